@@ -1,0 +1,654 @@
+//! profile.proto (github.com/google/pprof, proto/profile.proto), a record at a time.
+
+#![forbid(unsafe_code)]
+
+use core::fmt::Write as _;
+
+use super::Body;
+use super::records::{self, Cursor, Records};
+use super::source::Source;
+use super::used::{self, Used};
+use super::wire::{
+    Count, Message, Sink, Window, int, length_prefix, message, string, varint, varint_len,
+};
+use crate::profile::{Kind, SampleValues, ValueType};
+use crate::stack::{Frame, Frames, Marker, StackId};
+use crate::target::{self, Symbols, Target};
+
+/// The field numbers of profile.proto.
+mod tag {
+    pub(super) const PROFILE_SAMPLE_TYPE: u32 = 1; // repeated ValueType
+    pub(super) const PROFILE_SAMPLE: u32 = 2; // repeated Sample
+    pub(super) const PROFILE_MAPPING: u32 = 3; // repeated Mapping
+    pub(super) const PROFILE_LOCATION: u32 = 4; // repeated Location
+    pub(super) const PROFILE_FUNCTION: u32 = 5; // repeated Function
+    pub(super) const PROFILE_STRING_TABLE: u32 = 6; // repeated string
+    pub(super) const PROFILE_DROP_FRAMES: u32 = 7; // int64, a string
+    pub(super) const PROFILE_TIME_NANOS: u32 = 9; // int64
+    pub(super) const PROFILE_DURATION_NANOS: u32 = 10; // int64
+    pub(super) const PROFILE_PERIOD_TYPE: u32 = 11; // ValueType
+    pub(super) const PROFILE_PERIOD: u32 = 12; // int64
+    pub(super) const PROFILE_COMMENT: u32 = 13; // repeated int64, strings
+    pub(super) const PROFILE_DEFAULT_SAMPLE_TYPE: u32 = 14; // int64, a string
+
+    pub(super) const VALUE_TYPE_TYPE: u32 = 1; // int64, a string
+    pub(super) const VALUE_TYPE_UNIT: u32 = 2; // int64, a string
+
+    pub(super) const SAMPLE_LOCATION_ID: u32 = 1; // repeated uint64, leaf first
+    pub(super) const SAMPLE_VALUE: u32 = 2; // repeated int64
+    pub(super) const SAMPLE_LABEL: u32 = 3; // repeated Label
+
+    pub(super) const LABEL_KEY: u32 = 1; // int64, a string
+    pub(super) const LABEL_NUM: u32 = 3; // int64
+
+    pub(super) const MAPPING_ID: u32 = 1; // uint64
+    pub(super) const MAPPING_MEMORY_START: u32 = 2; // uint64
+    pub(super) const MAPPING_MEMORY_LIMIT: u32 = 3; // uint64
+    pub(super) const MAPPING_FILE_OFFSET: u32 = 4; // uint64
+    pub(super) const MAPPING_FILENAME: u32 = 5; // int64, a string
+    pub(super) const MAPPING_BUILD_ID: u32 = 6; // int64, a string
+    pub(super) const MAPPING_HAS: [u32; 4] = [7, 8, 9, 10]; // functions, filenames, line_numbers, inline_frames
+
+    pub(super) const LOCATION_ID: u32 = 1; // uint64
+    pub(super) const LOCATION_MAPPING_ID: u32 = 2; // uint64
+    pub(super) const LOCATION_ADDRESS: u32 = 3; // uint64
+    pub(super) const LOCATION_LINE: u32 = 4; // repeated Line, innermost first
+
+    pub(super) const LINE_FUNCTION_ID: u32 = 1; // uint64
+    pub(super) const LINE_LINE: u32 = 2; // int64
+
+    pub(super) const FUNCTION_ID: u32 = 1; // uint64
+    pub(super) const FUNCTION_NAME: u32 = 2; // int64, a string
+    pub(super) const FUNCTION_SYSTEM_NAME: u32 = 3; // int64, a string
+    pub(super) const FUNCTION_FILENAME: u32 = 4; // int64, a string
+    pub(super) const FUNCTION_START_LINE: u32 = 5; // int64
+}
+
+/// Encodes a profile as profile.proto, without gzip.
+///
+/// Samples come first, as they show which locations the profile uses; then mappings, locations, functions and
+/// strings. Counters that move while this goes on are read once, when their record begins.
+#[derive(Debug)]
+pub struct ProfileEncoder<'t, T: Target> {
+    source: Source<'t, T>,
+    section: Section,
+    cursor: Cursor,
+    /// The record, where it is a sample.
+    sample: Sample<'t>,
+    /// Known when the profile begins: a comment says so.
+    has_lost: bool,
+    /// Known when the samples are out.
+    lost: u64,
+    used: Used<T::Scratch>,
+    /// From the end of the samples on.
+    symbols: Option<T::Symbols>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Header,
+    Samples,
+    Mappings,
+    Locations,
+    Functions,
+    OwnStrings,
+    Strings,
+    Done,
+}
+
+impl Section {
+    const fn next(self) -> Self {
+        match self {
+            Self::Header => Self::Samples,
+            Self::Samples => Self::Mappings,
+            Self::Mappings => Self::Locations,
+            Self::Locations => Self::Functions,
+            Self::Functions => Self::OwnStrings,
+            Self::OwnStrings => Self::Strings,
+            Self::Strings | Self::Done => Self::Done,
+        }
+    }
+}
+
+impl<'t, T: Target> ProfileEncoder<'t, T> {
+    /// Begins with the first byte.
+    pub fn new(source: Source<'t, T>) -> Self {
+        Self {
+            section: Section::Header,
+            cursor: Cursor::default(),
+            sample: Sample::EMPTY,
+            has_lost: source.lost() != 0,
+            lost: 0,
+            used: Used::numbered(&source.stacks, |words| source.target.scratch(words)),
+            symbols: None,
+            source,
+        }
+    }
+
+    fn find_sample(&mut self) -> bool {
+        while let Some(row) = self.source.row(self.cursor.index) {
+            if let Some((stack, counted)) = self.source.counted(row) {
+                let frames = self.source.stacks.frames(stack);
+                frames
+                    .clone()
+                    .for_each(|location| self.used.insert(location));
+                self.sample = Sample::new(
+                    &self.used,
+                    frames,
+                    stack,
+                    self.source.values(&counted),
+                    self.source.kind.sample_types().len(),
+                    self.source.scale.object_size(&counted),
+                );
+                return true;
+            }
+            self.cursor.index += 1;
+        }
+        false
+    }
+
+    fn find_location(&mut self) -> bool {
+        while self.cursor.index < used::places(&self.source.stacks) {
+            if self.location().is_some() {
+                return true;
+            }
+            self.cursor.index += 1;
+        }
+        false
+    }
+
+    fn find_function(&mut self) -> bool {
+        while self.cursor.index < Marker::ALL.len() {
+            if self.uses_marker(self.cursor.index) {
+                return true;
+            }
+            self.cursor.index += 1;
+        }
+        self.symbol_function().is_some()
+    }
+
+    fn mapping(&self) -> Option<target::Mapping> {
+        self.symbols.as_ref()?.mapping(self.cursor.index)
+    }
+
+    fn location(&self) -> Option<Location<'_, T::Symbols>> {
+        let location = used::location_at(self.cursor.index)?;
+        let id = Some(self.used.id(location)).filter(|&id| id != 0)?;
+        let (address, lines) = match self.source.stacks.location(location) {
+            Frame::Marker(marker) => {
+                let function_id = self.markers_used(marker as usize) + 1;
+                (0, Lines::Marker { function_id })
+            }
+            // A slot that no pc is in: it is here only where there was no memory for the set of used ones.
+            Frame::Pc(0) => return None,
+            Frame::Pc(pc) => {
+                let lines = self.symbols.as_ref()?.lines(location);
+                let first_function_id = self.markers_used(Marker::ALL.len()) + 1;
+                let code = Lines::Code {
+                    lines,
+                    first_function_id,
+                };
+                (pc, code)
+            }
+        };
+        Some(Location {
+            id,
+            address,
+            lines,
+            symbols: self.symbols.as_ref()?,
+        })
+    }
+
+    /// How many of the first `count` markers the profile uses.
+    ///
+    /// Functions are numbered without gaps: readers that add their own number them from the count of those
+    /// that are there (google/pprof's local symbolizer), and would take an id twice.
+    fn markers_used(&self, count: usize) -> u64 {
+        (0..count)
+            .filter(|&marker| self.uses_marker(marker))
+            .count() as u64
+    }
+
+    fn uses_marker(&self, number: usize) -> bool {
+        let marker = Marker::ALL.get(number);
+        marker.is_some_and(|marker| self.used.contains(marker.location()))
+    }
+
+    fn symbol_function(&self) -> Option<target::Function> {
+        let index = self.cursor.index.checked_sub(Marker::ALL.len())?;
+        self.symbols.as_ref()?.function(u32::try_from(index).ok()?)
+    }
+
+    fn symbol_string(&self) -> Option<&str> {
+        self.symbols
+            .as_ref()?
+            .string(u32::try_from(self.cursor.index).ok()?)
+    }
+
+    fn render_header(&self, sink: &mut Window<'_>) {
+        let kind = self.source.kind;
+        for number in 0..kind.sample_types().len() {
+            let value_type = StringPair(OwnStrings::sample_type(number));
+            message(sink, tag::PROFILE_SAMPLE_TYPE, &value_type);
+        }
+        let period_type = StringPair(OwnStrings::period_type(kind));
+        message(sink, tag::PROFILE_PERIOD_TYPE, &period_type);
+        for (field, value) in [
+            (tag::PROFILE_PERIOD, self.source.scale.period()),
+            (tag::PROFILE_TIME_NANOS, self.source.time_nanos),
+            (tag::PROFILE_DURATION_NANOS, self.source.duration_nanos),
+        ] {
+            // They are signed in profile.proto.
+            int(sink, field, value.min(i64::MAX as u64));
+        }
+        if let Some(number) =
+            (kind.sample_types().iter()).position(|t| Some(t.name) == kind.default_sample_type())
+        {
+            let (name, _) = OwnStrings::sample_type(number);
+            int(sink, tag::PROFILE_DEFAULT_SAMPLE_TYPE, name);
+        }
+        if !self.source.drop_frames.is_empty() {
+            int(
+                sink,
+                tag::PROFILE_DROP_FRAMES,
+                OwnStrings::drop_frames(kind),
+            );
+        }
+        if !self.source.note.is_empty() {
+            int(sink, tag::PROFILE_COMMENT, OwnStrings::note(kind));
+        }
+        // What is lost from now on has no comment, but it has its frame.
+        if self.has_lost {
+            int(sink, tag::PROFILE_COMMENT, OwnStrings::lost(kind));
+        }
+    }
+
+    fn render_own_string(&self, sink: &mut Window<'_>) {
+        let kind = self.source.kind;
+        let index = self.cursor.index as u64;
+        if index == OwnStrings::lost(kind) && self.has_lost {
+            let text = format_args!(
+                "picoprof: {} of {}'s samples were lost, as a table was full",
+                self.lost,
+                kind.name(),
+            );
+            let mut count = Count::default();
+            // Neither sink fails.
+            let _ = count.write_fmt(text);
+            length_prefix(sink, tag::PROFILE_STRING_TABLE, count.0);
+            let _ = sink.write_fmt(text);
+        } else if index == OwnStrings::note(kind) {
+            string(sink, tag::PROFILE_STRING_TABLE, self.source.note);
+        } else if index == OwnStrings::drop_frames(kind) {
+            string(sink, tag::PROFILE_STRING_TABLE, self.source.drop_frames);
+        } else {
+            string(
+                sink,
+                tag::PROFILE_STRING_TABLE,
+                OwnStrings::fixed(kind, index),
+            );
+        }
+    }
+
+    fn function(&self) -> Function {
+        let kind = self.source.kind;
+        if let Some(&marker) = Marker::ALL.get(self.cursor.index) {
+            let name = OwnStrings::marker(kind, marker);
+            return Function {
+                id: self.markers_used(self.cursor.index) + 1,
+                name,
+                system_name: name,
+                filename: 0,
+                start_line: 0,
+            };
+        }
+        let base = OwnStrings::count(kind) as u64;
+        let index = self.cursor.index - Marker::ALL.len();
+        let id = self.markers_used(Marker::ALL.len()) + index as u64 + 1;
+        self.symbol_function()
+            .map_or(Function::default(), |f| Function {
+                id,
+                name: base + u64::from(f.name),
+                system_name: base + u64::from(f.system_name),
+                filename: base + u64::from(f.filename),
+                start_line: u64::from(f.start_line),
+            })
+    }
+}
+
+impl<T: Target> Records for ProfileEncoder<'_, T> {
+    fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    fn find(&mut self) -> bool {
+        while self.section != Section::Done {
+            let found = match self.section {
+                Section::Header => self.cursor.index == 0,
+                Section::Samples => self.find_sample(),
+                Section::Mappings => self.mapping().is_some(),
+                Section::Locations => self.find_location(),
+                Section::Functions => self.find_function(),
+                Section::OwnStrings => self.cursor.index < OwnStrings::count(self.source.kind),
+                Section::Strings => self.symbol_string().is_some(),
+                Section::Done => false,
+            };
+            if found {
+                return true;
+            }
+            if self.section == Section::Samples {
+                self.lost = self.source.lost();
+                #[cfg(feature = "defmt")]
+                if self.lost != 0 {
+                    defmt::warn!(
+                        "picoprof: {} samples of {} lost",
+                        self.lost,
+                        self.source.kind
+                    );
+                }
+                self.symbols = Some(self.source.symbols(&self.used));
+            }
+            self.section = self.section.next();
+            self.cursor.index = 0;
+        }
+        false
+    }
+
+    fn render(&self, sink: &mut Window<'_>) {
+        match self.section {
+            Section::Header => self.render_header(sink),
+            Section::Samples => self.sample.render(sink, &self.used),
+            Section::Mappings => {
+                if let Some(mapping) = self.mapping() {
+                    let mapping = Mapping {
+                        id: self.cursor.index as u64 + 1,
+                        mapping,
+                        strings: OwnStrings::count(self.source.kind) as u64,
+                    };
+                    message(sink, tag::PROFILE_MAPPING, &mapping);
+                }
+            }
+            Section::Locations => {
+                if let Some(location) = self.location() {
+                    message(sink, tag::PROFILE_LOCATION, &location);
+                }
+            }
+            Section::Functions => message(sink, tag::PROFILE_FUNCTION, &self.function()),
+            Section::OwnStrings => self.render_own_string(sink),
+            Section::Strings => {
+                string(
+                    sink,
+                    tag::PROFILE_STRING_TABLE,
+                    self.symbol_string().unwrap_or(""),
+                );
+            }
+            Section::Done => {}
+        }
+    }
+}
+
+impl<T: Target> Body for ProfileEncoder<'_, T> {
+    fn fill(&mut self, out: &mut [u8]) -> usize {
+        records::fill(self, out)
+    }
+}
+
+/// The strings that every profile of a kind has, before those of its symbols: "", the names and units of the
+/// types, the markers' names, the target's note and frames to drop, and how much was lost.
+struct OwnStrings;
+
+impl OwnStrings {
+    const LABEL_BYTES: u64 = 1;
+    const TYPES: usize = 2;
+
+    fn count(kind: Kind) -> usize {
+        Self::lost(kind) as usize + 1
+    }
+
+    fn sample_type(number: usize) -> (u64, u64) {
+        let name = (Self::TYPES + 2 * number) as u64;
+        (name, name + 1)
+    }
+
+    fn period_type(kind: Kind) -> (u64, u64) {
+        Self::sample_type(kind.sample_types().len())
+    }
+
+    fn marker(kind: Kind, marker: Marker) -> u64 {
+        Self::period_type(kind).1 + 1 + marker as u64
+    }
+
+    fn note(kind: Kind) -> u64 {
+        Self::period_type(kind).1 + 1 + Marker::ALL.len() as u64
+    }
+
+    fn drop_frames(kind: Kind) -> u64 {
+        Self::note(kind) + 1
+    }
+
+    fn lost(kind: Kind) -> u64 {
+        Self::drop_frames(kind) + 1
+    }
+
+    /// The text of those that never change.
+    fn fixed(kind: Kind, index: u64) -> &'static str {
+        if index == Self::LABEL_BYTES {
+            return "bytes";
+        }
+        let Some(index) = (index as usize).checked_sub(Self::TYPES) else {
+            return "";
+        };
+        let types = kind.sample_types();
+        let of_type = |t: ValueType| if index % 2 == 0 { t.name } else { t.unit };
+        match types.get(index / 2) {
+            Some(&value_type) => of_type(value_type),
+            None if index / 2 == types.len() => of_type(kind.period_type()),
+            // A marker, or what was lost when nothing was.
+            None => {
+                let marker = Marker::ALL.get(index - 2 * types.len() - 2);
+                marker.map_or("", |marker| marker.name())
+            }
+        }
+    }
+}
+
+/// A sample whose lengths are known, so that it takes two walks of its stack and no more.
+#[derive(Debug)]
+struct Sample<'t> {
+    frames: Frames<'t>,
+    values: SampleValues,
+    width: usize,
+    object_size: Option<u64>,
+    locations_len: u64,
+}
+
+impl<'t> Sample<'t> {
+    const EMPTY: Self = Self {
+        frames: Frames::EMPTY,
+        values: [0; 4],
+        width: 0,
+        object_size: None,
+        locations_len: 0,
+    };
+
+    fn new<S: AsRef<[u64]> + AsMut<[u64]>>(
+        used: &Used<S>,
+        frames: Frames<'t>,
+        stack: StackId,
+        values: SampleValues,
+        width: usize,
+        object_size: Option<u64>,
+    ) -> Self {
+        let ids = frames.clone().map(|location| used.id(location));
+        Self {
+            locations_len: ids.map(varint_len).sum(),
+            frames,
+            values,
+            width,
+            // The lost samples have no one size.
+            object_size: object_size.filter(|_| stack != StackId::LOST),
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = u64> {
+        self.values
+            .iter()
+            .take(self.width)
+            .map(|&value| value as u64)
+    }
+
+    /// As a field of the profile.
+    fn render<S: AsRef<[u64]> + AsMut<[u64]>>(&self, sink: &mut impl Sink, used: &Used<S>) {
+        let label = (self.object_size).map(|size| BytesLabel { size });
+        let values_len = self.values().map(varint_len).sum();
+        let mut label_count = Count::default();
+        if let Some(label) = &label {
+            message(&mut label_count, tag::SAMPLE_LABEL, label);
+        }
+        let packed = |len: u64| 1 + varint_len(len) + len;
+        let len = packed(self.locations_len) + packed(values_len) + label_count.0;
+        length_prefix(sink, tag::PROFILE_SAMPLE, len);
+        length_prefix(sink, tag::SAMPLE_LOCATION_ID, self.locations_len);
+        for location in self.frames.clone() {
+            varint(sink, used.id(location));
+        }
+        length_prefix(sink, tag::SAMPLE_VALUE, values_len);
+        for value in self.values() {
+            varint(sink, value);
+        }
+        if let Some(label) = &label {
+            message(sink, tag::SAMPLE_LABEL, label);
+        }
+    }
+}
+
+/// The numeric label `bytes`: the size of the objects that a heap sample counts. As in Go it has no unit.
+struct BytesLabel {
+    size: u64,
+}
+
+impl Message for BytesLabel {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::LABEL_KEY, OwnStrings::LABEL_BYTES);
+        int(sink, tag::LABEL_NUM, self.size);
+    }
+}
+
+/// A `ValueType`.
+struct StringPair((u64, u64));
+
+impl Message for StringPair {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::VALUE_TYPE_TYPE, self.0.0);
+        int(sink, tag::VALUE_TYPE_UNIT, self.0.1);
+    }
+}
+
+struct Mapping {
+    id: u64,
+    mapping: target::Mapping,
+    /// The number of the symbols' first string.
+    strings: u64,
+}
+
+impl Message for Mapping {
+    fn render(&self, sink: &mut impl Sink) {
+        let mapping = &self.mapping;
+        int(sink, tag::MAPPING_ID, self.id);
+        int(sink, tag::MAPPING_MEMORY_START, mapping.start);
+        int(sink, tag::MAPPING_MEMORY_LIMIT, mapping.limit);
+        int(sink, tag::MAPPING_FILE_OFFSET, mapping.offset);
+        int(
+            sink,
+            tag::MAPPING_FILENAME,
+            self.strings + u64::from(mapping.filename),
+        );
+        int(
+            sink,
+            tag::MAPPING_BUILD_ID,
+            self.strings + u64::from(mapping.build_id),
+        );
+        for field in tag::MAPPING_HAS {
+            int(sink, field, u64::from(mapping.is_symbolized));
+        }
+    }
+}
+
+struct Location<'a, S> {
+    id: u64,
+    address: usize,
+    lines: Lines<'a>,
+    symbols: &'a S,
+}
+
+enum Lines<'a> {
+    Marker {
+        function_id: u64,
+    },
+    Code {
+        lines: &'a [target::Line],
+        first_function_id: u64,
+    },
+}
+
+impl<S: Symbols> Message for Location<'_, S> {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::LOCATION_ID, self.id);
+        match &self.lines {
+            Lines::Marker { function_id } => {
+                let line = Line {
+                    function_id: *function_id,
+                    line: 0,
+                };
+                message(sink, tag::LOCATION_LINE, &line);
+            }
+            Lines::Code {
+                lines,
+                first_function_id,
+            } => {
+                if let Some(index) = self.symbols.mapping_of(self.address) {
+                    int(sink, tag::LOCATION_MAPPING_ID, index as u64 + 1);
+                }
+                int(sink, tag::LOCATION_ADDRESS, self.address as u64);
+                for line in *lines {
+                    let line = Line {
+                        function_id: u64::from(line.function) + first_function_id,
+                        line: u64::from(line.line),
+                    };
+                    message(sink, tag::LOCATION_LINE, &line);
+                }
+            }
+        }
+    }
+}
+
+struct Line {
+    function_id: u64,
+    line: u64,
+}
+
+impl Message for Line {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::LINE_FUNCTION_ID, self.function_id);
+        int(sink, tag::LINE_LINE, self.line);
+    }
+}
+
+#[derive(Default)]
+struct Function {
+    id: u64,
+    name: u64,
+    system_name: u64,
+    filename: u64,
+    start_line: u64,
+}
+
+impl Message for Function {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::FUNCTION_ID, self.id);
+        int(sink, tag::FUNCTION_NAME, self.name);
+        int(sink, tag::FUNCTION_SYSTEM_NAME, self.system_name);
+        int(sink, tag::FUNCTION_FILENAME, self.filename);
+        int(sink, tag::FUNCTION_START_LINE, self.start_line);
+    }
+}

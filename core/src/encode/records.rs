@@ -1,0 +1,45 @@
+//! Records one after the other through buffers of any size: what every encoder here is.
+
+#![forbid(unsafe_code)]
+
+use super::wire::Window;
+
+/// Where an encoder is.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    /// The record within its section.
+    pub(crate) index: usize,
+    /// How many bytes of it are out.
+    sent: u64,
+}
+
+/// Bytes that come in records, each small enough to be rendered again for every buffer it is cut by.
+pub(crate) trait Records {
+    fn cursor(&mut self) -> &mut Cursor;
+
+    /// Moves the cursor to the first record from where it stands that exists, and loads what moves in it;
+    /// false at the end. Called when no byte of the record is out.
+    fn find(&mut self) -> bool;
+
+    /// Renders the record that was found: the same bytes until the next is.
+    fn render(&self, window: &mut Window<'_>);
+}
+
+/// [`Body::fill`](super::Body::fill) of records.
+pub(crate) fn fill(records: &mut impl Records, out: &mut [u8]) -> usize {
+    let mut window = Window::new(out);
+    while records.cursor().sent > 0 || records.find() {
+        let sent = records.cursor().sent;
+        match window.record(sent, |window| records.render(window)) {
+            Some(sent) => {
+                records.cursor().sent = sent;
+                break;
+            }
+            None => {
+                records.cursor().sent = 0;
+                records.cursor().index += 1;
+            }
+        }
+    }
+    window.filled()
+}

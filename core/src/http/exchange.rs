@@ -1,0 +1,297 @@
+//! What a request leads to: which status, which profile, from when to when. As Go's `net/http/pprof`.
+
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use heapless::String;
+
+use super::index::IndexPage;
+use super::job::{CpuSession, Job, Reply};
+use super::request::{BodyLength, Method, Request};
+use super::response::{BINARY, HTML, Head, Status, TEXT};
+use super::route::Route;
+use super::sending::{Content, Sending};
+use super::state::{State, Step};
+use super::symbol::SymbolBody;
+use crate::encode::profile::ProfileEncoder;
+use crate::encode::source::Source;
+use crate::encode::text::TextEncoder;
+use crate::profile::snapshot::{self, Snapshot};
+use crate::profile::{Kind, Profiles};
+use crate::target::{StartError, Target};
+use crate::time::Instant;
+
+/// Go's default for `profile`.
+const DEFAULT_CPU_SECONDS: u64 = 30;
+
+/// A request and its answer.
+#[derive(Debug)]
+pub(super) struct Exchange<'t, T: Target> {
+    pub(super) target: &'t T,
+    pub(super) now: Instant,
+    pub(super) reply: Reply,
+}
+
+impl<'t, T: Target> Exchange<'t, T> {
+    /// Begins the answer to `request`, whose head is at the front of `input`.
+    pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
+        let profiles: Profiles<'t> = self.target.profiles();
+        let route = Route::of(request.path, |kind| profiles.rows(kind).is_some());
+        let is_allowed = request
+            .host
+            .is_none_or(|host| self.target.is_host_allowed(host));
+        let mut kept = 0..0;
+        let state = match (route, request.method) {
+            _ if !is_allowed => {
+                #[cfg(feature = "defmt")]
+                defmt::warn!("picoprof: refused a request for a foreign host");
+                let text = "requests for this Host are not served here: see allow_host\n";
+                self.plain_error(Status::FORBIDDEN, text)
+            }
+            (Route::Symbol, Method::Post) => return self.symbol_post(request),
+            (Route::Symbol, Method::Get | Method::Head) => {
+                // The query stays in the input, to be read like a body. An empty one need not lie in there.
+                if !request.query.is_empty() {
+                    let offset = request.query.as_ptr().addr() - input.as_ptr().addr();
+                    kept = offset..offset + request.query.len();
+                }
+                let body = SymbolBody::new(self.target, request.query.len() as u64);
+                self.page(TEXT, Content::Symbol(body))
+            }
+            (Route::NotFound, _) => self.plain_error(Status::NOT_FOUND, "404 page not found\n"),
+            (route, Method::Post | Method::Other) => self.not_allowed(&route),
+            (Route::Index, _) => self.page(HTML, Content::Index(IndexPage::new(self.target))),
+            (Route::CommandLine, _) => {
+                let bytes = self.target.command_line();
+                self.page(TEXT, Content::bytes(bytes))
+            }
+            (Route::Profile(kind), _) => self.profile(kind, request),
+            (Route::Redirect(path), _) => self.redirect(&path, request.query),
+            (Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
+        };
+        Step {
+            state,
+            head: request.len,
+            kept,
+        }
+    }
+
+    /// Ends a profile that took some time.
+    pub(super) fn finish(&self, job: Job<'t, T>) -> State<'t, T> {
+        let period = job.session.as_ref().map_or(0, |session| session.period);
+        let Some(source) = Source::new(self.target, job.kind, period) else {
+            return self.error(Status::INTERNAL_SERVER_ERROR, "no such profile any more\n");
+        };
+        let source = source.with_duration(self.now.since(job.began));
+        let source = match job.kind {
+            // As Go: a CPU profile has the time it began, a difference the time it ended.
+            Kind::Cpu => source.with_time(job.began_unix_nanos),
+            _ => source,
+        };
+        let (source, session) = match job.before {
+            Some(before) => {
+                let source = source.since(before);
+                // The difference is a copy, so from here on somebody else may begin, and clear the counters.
+                drop(job.session);
+                (source, None)
+            }
+            None => (source, job.session),
+        };
+        self.binary(source, job.kind != Kind::Cpu, session)
+    }
+
+    /// An answer that is not one of the handlers': without their header.
+    pub(super) fn plain_error(&self, status: Status, text: &'static str) -> State<'t, T> {
+        #[cfg(feature = "defmt")]
+        defmt::debug!("picoprof: answered {} {}", status, text);
+        self.send(Head::new(status, TEXT), Content::bytes(text.as_bytes()))
+    }
+
+    /// An error of the handlers, which `go tool pprof` shows.
+    fn error(&self, status: Status, text: &'static str) -> State<'t, T> {
+        #[cfg(feature = "defmt")]
+        defmt::debug!("picoprof: answered {} {}", status, text);
+        let mut head = Head::new(status, TEXT);
+        head.is_pprof_error = true;
+        self.send(head, Content::bytes(text.as_bytes()))
+    }
+
+    fn not_allowed(&self, route: &Route) -> State<'t, T> {
+        let mut head = Head::new(Status::METHOD_NOT_ALLOWED, TEXT);
+        head.allow = Some(match route {
+            Route::Symbol => "GET, HEAD, POST",
+            _ => "GET, HEAD",
+        });
+        self.send(head, Content::bytes(b"Method Not Allowed\n"))
+    }
+
+    fn redirect(&self, path: &str, query: &str) -> State<'t, T> {
+        let mut location = String::new();
+        let separator = if query.is_empty() { "" } else { "?" };
+        for part in [path, separator, query] {
+            if location.push_str(part).is_err() {
+                return self.plain_error(Status::NOT_FOUND, "404 page not found\n");
+            }
+        }
+        let mut head = Head::new(Status::TEMPORARY_REDIRECT, HTML);
+        head.location = Some(location);
+        self.send(head, Content::bytes(b"<p>Temporary Redirect</p>\n"))
+    }
+
+    fn page(&self, content_type: &'static str, content: Content<'t, T>) -> State<'t, T> {
+        self.send(Head::new(Status::OK, content_type), content)
+    }
+
+    fn symbol_post(&self, request: &Request<'_>) -> Step<'t, T> {
+        let length = match request.body {
+            BodyLength::None => Some(0),
+            BodyLength::Known(length) => Some(length),
+            BodyLength::Unknown => None,
+        };
+        let state = match length {
+            Some(length) => {
+                // The whole body is read for the answer: nothing of it is left to throw away.
+                let reply = Reply {
+                    discard: 0,
+                    keep_alive: request.keep_alive,
+                    ..self.reply
+                };
+                let body = SymbolBody::new(self.target, length);
+                Self { reply, ..*self }.page(TEXT, Content::Symbol(body))
+            }
+            None => {
+                let text = "say how long the body is: Content-Length\n";
+                self.plain_error(Status::LENGTH_REQUIRED, text)
+            }
+        };
+        Step {
+            state,
+            head: request.len,
+            kept: 0..0,
+        }
+    }
+
+    /// A profile, at once or after some time. The order of the checks is Go's.
+    fn profile(&self, kind: Kind, request: &Request<'_>) -> State<'t, T> {
+        let seconds = request.parameter("seconds").unwrap_or_default();
+        if kind == Kind::Cpu {
+            return self.start_cpu(positive(&seconds).unwrap_or(DEFAULT_CPU_SECONDS), request);
+        }
+        let debug = integer(request, "debug").unwrap_or(0);
+        if !seconds.is_empty() {
+            let Some(seconds) = positive(&seconds) else {
+                let text = "invalid value for \"seconds\" - must be a positive integer\n";
+                return self.error(Status::BAD_REQUEST, text);
+            };
+            if debug != 0 {
+                let text = "seconds and debug params are incompatible\n";
+                return self.error(Status::BAD_REQUEST, text);
+            }
+            return self.start_difference(kind, seconds);
+        }
+        if kind == Kind::Heap && integer(request, "gc").is_some_and(|gc| gc > 0) {
+            self.target.collect();
+        }
+        let Some(source) = Source::new(self.target, kind, 0) else {
+            return self.error(Status::NOT_FOUND, "Unknown profile\n");
+        };
+        if debug == 0 {
+            return self.binary(source, false, None);
+        }
+        self.page(TEXT, Content::Text(TextEncoder::new(source)))
+    }
+
+    fn start_cpu(&self, seconds: u64, request: &Request<'_>) -> State<'t, T> {
+        let hz = integer(request, "hz").and_then(|hz| u32::try_from(hz).ok());
+        let session = match self.target.start_cpu(hz.unwrap_or(0)) {
+            Ok(period) => CpuSession {
+                target: self.target,
+                period,
+            },
+            Err(error) => {
+                let text = match error {
+                    StartError::AlreadyRunning => {
+                        "Could not enable CPU profiling: cpu profiling already in use\n"
+                    }
+                    StartError::Unavailable => {
+                        "Could not enable CPU profiling: it is not available here\n"
+                    }
+                };
+                return self.error(Status::INTERNAL_SERVER_ERROR, text);
+            }
+        };
+        let before = self.snapshot(Kind::Cpu);
+        if before.is_none()
+            && let Some(rows) = self.target.profiles().cpu
+        {
+            rows.clear();
+        }
+        self.wait(Kind::Cpu, seconds, before, Some(session))
+    }
+
+    fn start_difference(&self, kind: Kind, seconds: u64) -> State<'t, T> {
+        let Some(before) = self.snapshot(kind) else {
+            let text = "no memory for a difference: ask without seconds\n";
+            return self.error(Status::INTERNAL_SERVER_ERROR, text);
+        };
+        self.wait(kind, seconds, Some(before), None)
+    }
+
+    fn wait(
+        &self,
+        kind: Kind,
+        seconds: u64,
+        before: Option<Snapshot<T::Scratch>>,
+        session: Option<CpuSession<'t, T>>,
+    ) -> State<'t, T> {
+        State::Waiting {
+            until: self.now + Duration::from_secs(seconds),
+            job: Job {
+                kind,
+                before,
+                began: self.now,
+                began_unix_nanos: self.target.unix_nanos(),
+                session,
+            },
+            reply: self.reply,
+        }
+    }
+
+    fn snapshot(&self, kind: Kind) -> Option<Snapshot<T::Scratch>> {
+        let profiles: Profiles<'t> = self.target.profiles();
+        let rows = profiles.rows(kind)?;
+        let scratch = self.target.scratch(snapshot::words(&rows))?;
+        Some(Snapshot::new(&rows, scratch))
+    }
+
+    fn binary(
+        &self,
+        source: Source<'t, T>,
+        is_delta: bool,
+        session: Option<CpuSession<'t, T>>,
+    ) -> State<'t, T> {
+        let mut head = Head::new(Status::OK, BINARY);
+        head.attachment = Some((source.kind, is_delta));
+        let encoded = self.target.encode(ProfileEncoder::new(source));
+        head.date = self.target.date();
+        let content = Content::Profile(encoded);
+        State::Sending(Sending::new(head, content, self.reply, session))
+    }
+
+    fn send(&self, mut head: Head, content: Content<'t, T>) -> State<'t, T> {
+        head.date = self.target.date();
+        State::Sending(Sending::new(head, content, self.reply, None))
+    }
+}
+
+/// An integer above zero, as Go's `strconv.ParseInt(text, 10, 64)` reads it.
+fn positive(text: &str) -> Option<u64> {
+    let seconds = text.parse::<i64>().ok()?;
+    u64::try_from(seconds).ok().filter(|&seconds| seconds > 0)
+}
+
+/// A parameter that is an integer; anything else counts as absent.
+fn integer(request: &Request<'_>, name: &str) -> Option<i64> {
+    request.parameter(name)?.parse().ok()
+}

@@ -1,0 +1,208 @@
+//! The index page: what there is, in the words of this project.
+
+#![forbid(unsafe_code)]
+
+use core::fmt::{self, Write};
+
+use heapless::String;
+
+use crate::encode::Body;
+use crate::encode::records::{self, Cursor, Records};
+use crate::encode::wire::Window;
+use crate::profile::Kind;
+use crate::target::Target;
+
+/// Room for what the target says of its sampler.
+const DESCRIPTION: usize = 640;
+
+/// The page; its numbers are those of the moment when it begins, or when a row is reached.
+#[derive(Debug)]
+pub(super) struct IndexPage<'t, T> {
+    target: &'t T,
+    cursor: Cursor,
+    section: Section,
+    /// The number in the row.
+    count: u64,
+    /// Stack table: locations and calls, used and room.
+    usage: [(usize, usize); 2],
+    lost: u64,
+    description: String<DESCRIPTION>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Head,
+    Rows,
+    Tail,
+    Done,
+}
+
+/// A row's endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Profile(Kind),
+    CommandLine,
+    Symbol,
+}
+
+/// By name.
+const ENTRIES: [Entry; 6] = [
+    Entry::Profile(Kind::Allocs),
+    Entry::CommandLine,
+    Entry::Profile(Kind::Heap),
+    Entry::Profile(Kind::Cpu),
+    Entry::Symbol,
+    Entry::Profile(Kind::ThreadCreate),
+];
+
+impl Entry {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Profile(kind) => kind.name(),
+            Self::CommandLine => "cmdline",
+            Self::Symbol => "symbol",
+        }
+    }
+
+    /// What the link asks for: text where there is one.
+    const fn query(self) -> &'static str {
+        match self {
+            Self::CommandLine | Self::Symbol | Self::Profile(Kind::Cpu) => "",
+            Self::Profile(_) => "?debug=1",
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Profile(kind) => kind.description(),
+            Self::CommandLine => "The command line of the program, its arguments separated by NUL.",
+            Self::Symbol => {
+                "The names of functions, for addresses in the query (GET) or in the body (POST), \
+                 separated by +."
+            }
+        }
+    }
+}
+
+impl<'t, T: Target> IndexPage<'t, T> {
+    pub(super) fn new(target: &'t T) -> Self {
+        let mut description = String::new();
+        // What doesn't fit is cut off.
+        let _ = target.describe(&mut Cut(&mut description));
+        Self {
+            target,
+            cursor: Cursor::default(),
+            section: Section::Head,
+            count: 0,
+            usage: target.profiles().stacks.usage(),
+            lost: target.profiles().stacks.lost(),
+            description,
+        }
+    }
+
+    fn entry(&self) -> Option<Entry> {
+        let profiles = self.target.profiles();
+        let is_kept = |entry: &Entry| match entry {
+            Entry::Profile(kind) => profiles.rows(*kind).is_some(),
+            _ => true,
+        };
+        let mut kept = ENTRIES.into_iter().filter(is_kept);
+        kept.nth(self.cursor.index)
+    }
+
+    fn find_row(&mut self) -> bool {
+        let Some(entry) = self.entry() else {
+            return false;
+        };
+        let profiles = self.target.profiles();
+        self.count = match entry {
+            // As in Go, of what is taken anew each time there is nothing to count.
+            Entry::CommandLine | Entry::Symbol | Entry::Profile(Kind::Cpu) => 0,
+            Entry::Profile(Kind::ThreadCreate) => profiles
+                .threads
+                .map_or(0, |rows| rows.rows().map(|row| rows.values(row)[0]).sum()),
+            Entry::Profile(kind) => profiles.rows(kind).map_or(0, |rows| rows.len() as u64),
+        };
+        true
+    }
+
+    fn render_row(&self, out: &mut Window<'_>) -> fmt::Result {
+        let Some(entry) = self.entry() else {
+            return Ok(());
+        };
+        let (name, query, text) = (entry.name(), entry.query(), entry.description());
+        writeln!(
+            out,
+            "<tr><td>{}</td><td><a href=\"{name}{query}\">{name}</a></td><td>{text}</td></tr>",
+            self.count,
+        )
+    }
+
+    fn render_tail(&self, out: &mut Window<'_>) -> fmt::Result {
+        let [locations, calls] = self.usage;
+        let lost = self.lost;
+        write!(
+            out,
+            "</table>\n<h2>Sampling</h2>\n<ul>\n{}<li>Stack table: {} of {} locations, {} of {} calls \
+             in use; {lost} stacks lost for want of room.</li>\n</ul>\n</body>\n</html>\n",
+            self.description, locations.0, locations.1, calls.0, calls.1,
+        )
+    }
+}
+
+impl<T: Target> Records for IndexPage<'_, T> {
+    fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    fn find(&mut self) -> bool {
+        while self.section != Section::Done {
+            let (found, next) = match self.section {
+                Section::Head => (self.cursor.index == 0, Section::Rows),
+                Section::Rows => (self.find_row(), Section::Tail),
+                Section::Tail | Section::Done => (self.cursor.index == 0, Section::Done),
+            };
+            if found {
+                return true;
+            }
+            self.section = next;
+            self.cursor.index = 0;
+        }
+        false
+    }
+
+    fn render(&self, window: &mut Window<'_>) {
+        // A window never fails.
+        let _ = match self.section {
+            Section::Head => window.write_str(HEAD),
+            Section::Rows => self.render_row(window),
+            Section::Tail => self.render_tail(window),
+            Section::Done => Ok(()),
+        };
+    }
+}
+
+impl<T: Target> Body for IndexPage<'_, T> {
+    fn fill(&mut self, out: &mut [u8]) -> usize {
+        records::fill(self, out)
+    }
+}
+
+const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+    <title>/debug/pprof/</title>\n<style>\nbody { font-family: sans-serif; max-width: 56em }\n\
+    td, th { text-align: left; vertical-align: top; padding: 0.2em 0.8em 0.2em 0 }\n</style>\n</head>\n\
+    <body>\n<h1>/debug/pprof/</h1>\n<p>Profiles of this program. Add <code>?debug=1</code> to read one as \
+    text, <code>?seconds=N</code> for what happens in the next N seconds, or give its address to \
+    <code>go tool pprof</code>.</p>\n<table>\n<tr><th>Count</th><th>Profile</th><th></th></tr>\n";
+
+/// Keeps of a text what fits.
+struct Cut<'a>(&'a mut String<DESCRIPTION>);
+
+impl Write for Cut<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            self.0.push(character).map_err(|_| fmt::Error)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Response heads, with the fields and in the order that Go sends them.
+
+#![forbid(unsafe_code)]
+
+use core::fmt::{self, Write};
+
+use heapless::String;
+
+use crate::profile::Kind;
+
+/// The head of a response. What it renders never changes.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) status: Status,
+    pub(super) content_type: &'static str,
+    /// The kind and whether it is a difference, for the name of the file to save it in.
+    pub(super) attachment: Option<(Kind, bool)>,
+    pub(super) allow: Option<&'static str>,
+    /// Path and query.
+    pub(super) location: Option<String<160>>,
+    /// An error of the handlers themselves: tells `go tool pprof` to show the text.
+    pub(super) is_pprof_error: bool,
+    pub(super) date: Option<[u8; 29]>,
+    pub(super) framing: Framing,
+    pub(super) keep_alive: bool,
+}
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There's no body, and nothing is said of it: HEAD.
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// A status code with its phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(super) struct Status(pub(super) u16);
+
+impl Status {
+    pub(super) const OK: Self = Self(200);
+    pub(super) const TEMPORARY_REDIRECT: Self = Self(307);
+    pub(super) const BAD_REQUEST: Self = Self(400);
+    pub(super) const FORBIDDEN: Self = Self(403);
+    pub(super) const NOT_FOUND: Self = Self(404);
+    pub(super) const METHOD_NOT_ALLOWED: Self = Self(405);
+    pub(super) const REQUEST_TIMEOUT: Self = Self(408);
+    pub(super) const LENGTH_REQUIRED: Self = Self(411);
+    pub(super) const HEADER_FIELDS_TOO_LARGE: Self = Self(431);
+    pub(super) const INTERNAL_SERVER_ERROR: Self = Self(500);
+    pub(super) const VERSION_NOT_SUPPORTED: Self = Self(505);
+
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::OK => "OK",
+            Self::TEMPORARY_REDIRECT => "Temporary Redirect",
+            Self::BAD_REQUEST => "Bad Request",
+            Self::FORBIDDEN => "Forbidden",
+            Self::NOT_FOUND => "Not Found",
+            Self::METHOD_NOT_ALLOWED => "Method Not Allowed",
+            Self::REQUEST_TIMEOUT => "Request Timeout",
+            Self::LENGTH_REQUIRED => "Length Required",
+            Self::HEADER_FIELDS_TOO_LARGE => "Request Header Fields Too Large",
+            Self::VERSION_NOT_SUPPORTED => "HTTP Version Not Supported",
+            _ => "Internal Server Error",
+        }
+    }
+}
+
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const BINARY: &str = "application/octet-stream";
+
+impl Head {
+    pub(super) const fn new(status: Status, content_type: &'static str) -> Self {
+        Self {
+            status,
+            content_type,
+            attachment: None,
+            allow: None,
+            location: None,
+            is_pprof_error: false,
+            date: None,
+            framing: Framing::None,
+            keep_alive: false,
+        }
+    }
+
+    pub(super) fn render(&self, out: &mut impl Write) -> fmt::Result {
+        write!(
+            out,
+            "HTTP/1.1 {} {}\r\n",
+            self.status.0,
+            self.status.phrase()
+        )?;
+        if let Some(allow) = self.allow {
+            write!(out, "Allow: {allow}\r\n")?;
+        }
+        if let Some((kind, is_delta)) = self.attachment {
+            let delta = if is_delta { "-delta" } else { "" };
+            let name = kind.name();
+            write!(
+                out,
+                "Content-Disposition: attachment; filename=\"{name}{delta}\"\r\n"
+            )?;
+        }
+        write!(out, "Content-Type: {}\r\n", self.content_type)?;
+        if let Some(location) = &self.location {
+            write!(out, "Location: {location}\r\n")?;
+        }
+        out.write_str("X-Content-Type-Options: nosniff\r\n")?;
+        if self.is_pprof_error {
+            out.write_str("X-Go-Pprof: 1\r\n")?;
+        }
+        if let Some(date) = self
+            .date
+            .as_ref()
+            .and_then(|d| core::str::from_utf8(d).ok())
+        {
+            write!(out, "Date: {date}\r\n")?;
+        }
+        match self.framing {
+            Framing::Length(length) => write!(out, "Content-Length: {length}\r\n")?,
+            Framing::Chunked => out.write_str("Transfer-Encoding: chunked\r\n")?,
+            Framing::None | Framing::UntilClose => {}
+        }
+        if !self.keep_alive {
+            out.write_str("Connection: close\r\n")?;
+        }
+        out.write_str("\r\n")
+    }
+}

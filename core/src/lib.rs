@@ -1,0 +1,94 @@
+//! Go's `/debug/pprof` for Rust, wherever Rust runs: the profiles, their encoders and the HTTP endpoints,
+//! without std, a heap, threads or sockets.
+//!
+//! `go tool pprof`, and whatever else reads Go's profiles, reads these. A program with an operating system
+//! takes `picoprof-std`, which supplies all that is asked for here. Firmware and unikernels use this crate
+//! itself:
+//!
+//! 1. It keeps the tables in statics: a [`StackTable`](stack::StackTable), and one table for each profile
+//!    that it wants. Their sizes are up to it. What finds no room is counted as lost, and shown.
+//! 2. Its timer interrupt, its allocator and so on read the call stack ([`stack::capture`]), put it into the
+//!    stack table, which gives it a number, and count under that number ([`profile`]). That takes no lock
+//!    and no memory, so it may be done anywhere.
+//! 3. It implements [`Target`]: where the tables are, how sampling is started, what is known of the code.
+//! 4. For each client it makes a [`Connection`](http::Connection), and lets a driver from [`transport`] move
+//!    the bytes: over any `embedded_io` or `embedded_io_async` stream, or polled.
+//!
+//! ```
+//! use picoprof::encode::Body;
+//! use picoprof::http::{Connection, Transmit};
+//! use picoprof::profile::{Profiles, buckets::Buckets};
+//! use picoprof::stack::StackTable;
+//! use picoprof::{Instant, LocationId, NoSymbols, StartError, Target};
+//!
+//! static STACKS: StackTable<256, 1024> = StackTable::new();
+//! static THREADS: Buckets<64, 1> = Buckets::new();
+//!
+//! struct Firmware;
+//!
+//! impl Target for Firmware {
+//!     type Scratch = [u64; 128];
+//!     type Symbols = NoSymbols;
+//!     type Encoded<B: Body> = B;
+//!
+//!     fn profiles(&self) -> Profiles<'_> {
+//!         Profiles { stacks: STACKS.view(), cpu: None, heap: None, threads: Some(THREADS.view()) }
+//!     }
+//!     fn scratch(&self, words: usize) -> Option<[u64; 128]> {
+//!         (words <= 128).then_some([0; 128])
+//!     }
+//!     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
+//!         NoSymbols { file: "[firmware]", build_id: "" }
+//!     }
+//!     fn encode<B: Body>(&self, profile: B) -> B {
+//!         profile
+//!     }
+//!     fn start_cpu(&self, _hz: u32) -> Result<u64, StartError> {
+//!         Err(StartError::Unavailable)
+//!     }
+//!     fn stop_cpu(&self) {}
+//! }
+//!
+//! // A task begins: who began it?
+//! let stack = STACKS.view().intern(&[0x0800_1234, 0x0800_0420], None);
+//! THREADS.view().add(stack, 0, &[1]);
+//!
+//! // Somebody asks.
+//! let mut connection = Connection::<_, 512>::new(&Firmware);
+//! connection.receive(b"GET /debug/pprof/threadcreate?debug=1 HTTP/1.0\r\n\r\n");
+//! let mut answer = [0; 512];
+//! let Transmit::Wrote(len) = connection.transmit(Instant::from_millis(0), &mut answer) else { panic!() };
+//! assert!(answer[..len].ends_with(
+//!     b"threadcreate profile: total 1\n1 @ 0x8001235 0x8000421\n#\t0x8001234\n#\t0x8000420\n\n"
+//! ));
+//! ```
+//!
+//! # How it is built
+//!
+//! Each module uses only those below it: [`transport`], [`http`], [`encode`], [`profile`], [`stack`]. Nothing
+//! blocks, and nothing reads a clock: the time is an argument. Bytes are made when there is room for them, a
+//! record at a time and as often as it takes, so no profile is ever in memory as a whole.
+//!
+//! # Features
+//!
+//! * `defmt`: the public types are [`defmt::Format`](https://docs.rs/defmt); lost samples and refused requests
+//!   are logged.
+//!
+//! Machines without compare-and-swap need a `critical-section` implementation and the feature of that name of
+//! `portable-atomic`, which is for the program to choose.
+
+#![no_std]
+#![deny(unsafe_code)]
+
+pub mod encode;
+pub mod http;
+pub mod profile;
+pub mod stack;
+mod sync;
+mod target;
+mod time;
+pub mod transport;
+
+pub use stack::LocationId;
+pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target};
+pub use time::Instant;

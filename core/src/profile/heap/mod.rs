@@ -1,0 +1,223 @@
+//! The heap and allocs profiles: who allocated, how much, and what of it is still there.
+//!
+//! Allocations are sampled by their bytes ([`interval`]); a sampled one is counted by stack and size class
+//! and watched until it is freed. [`Allocator`] puts this around any `GlobalAlloc`.
+
+#![deny(unsafe_code)]
+
+mod allocator;
+pub mod interval;
+mod live;
+
+pub use allocator::{Allocator, Sampler};
+
+use self::live::{Live, LiveView};
+#[cfg(all(test, not(loom)))]
+use super::buckets::RowId;
+use super::buckets::{Buckets, Rows};
+use crate::stack::{Counter, StackId};
+use crate::sync::{AtomicUsize, Ordering, const_fn};
+
+/// Go's `runtime.MemProfileRate`: one sample in so many bytes, on average.
+pub const DEFAULT_RATE: usize = 512 * 1024;
+
+/// The counters of a row, in order.
+pub(crate) const ALLOCATED_OBJECTS: usize = 0;
+pub(crate) const ALLOCATED_BYTES: usize = 1;
+pub(crate) const FREED_OBJECTS: usize = 2;
+pub(crate) const FREED_BYTES: usize = 3;
+
+/// The memory of the heap profile: `ROWS` pairs of a stack and a size class, and `LIVE` sampled allocations
+/// that are not freed yet.
+///
+/// Both must be powers of two, from 16 up. It is made for a `static`.
+#[derive(Debug)]
+pub struct HeapProfile<const ROWS: usize, const LIVE: usize> {
+    buckets: Buckets<ROWS, 4>,
+    live: Live<LIVE>,
+    rate: AtomicUsize,
+    untracked: Counter,
+}
+
+impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
+    const_fn! {
+        /// An empty profile, to be sampled once in `rate` bytes on average; 1 samples every allocation.
+        #[must_use]
+        pub fn new(rate: usize) -> Self {
+            Self {
+                buckets: Buckets::new(),
+                live: Live::new(),
+                rate: AtomicUsize::new(rate),
+                untracked: Counter::new(),
+            }
+        }
+    }
+
+    /// The same without the sizes in the type.
+    #[must_use]
+    pub const fn view(&self) -> Heap<'_> {
+        Heap {
+            rows: self.buckets.view(),
+            live: self.live.view(),
+            rate: &self.rate,
+            untracked: &self.untracked,
+        }
+    }
+}
+
+/// [`HeapProfile`] whose sizes are not in the type.
+#[derive(Clone, Copy, Debug)]
+pub struct Heap<'a> {
+    rows: Rows<'a>,
+    live: LiveView<'a>,
+    rate: &'a AtomicUsize,
+    untracked: &'a Counter,
+}
+
+impl<'a> Heap<'a> {
+    /// Counts a sampled allocation of `size` bytes at `address`, made by `stack`.
+    ///
+    /// Where there is no room to watch it until it is freed, it is counted as freed at once, so that in-use
+    /// figures never grow by mistake, and [`untracked`](Self::untracked) counts it.
+    ///
+    /// May run inside an allocator, a signal handler or an interrupt: no lock, bounded.
+    pub fn record_alloc(&self, stack: StackId, address: usize, size: usize) {
+        let bytes = size as u64;
+        let row = self
+            .rows
+            .add(stack, u32::from(SizeClass::of(size).0), &[1, bytes]);
+        if !self.live.insert(address, size, row) {
+            self.rows.add_to(row, &[0, 0, 1, bytes]);
+            self.untracked.add(1);
+        }
+    }
+
+    /// Whether the allocation at `address` may have been sampled: one load, false for nearly all that
+    /// were not.
+    #[must_use]
+    #[inline]
+    pub fn may_be_sampled(&self, address: usize) -> bool {
+        self.live.may_contain(address)
+    }
+
+    /// Counts the allocation at `address` as freed, if it was sampled; answers whether it was. To be called
+    /// before it is really freed: afterwards the address may already be another's.
+    ///
+    /// May run inside an allocator, a signal handler or an interrupt: no lock, bounded.
+    pub fn record_free(&self, address: usize) -> bool {
+        let Some((size, row)) = self.live.remove(address) else {
+            return false;
+        };
+        self.rows.add_to(row, &[0, 0, 1, size as u64]);
+        true
+    }
+
+    /// Mean bytes between samples.
+    #[must_use]
+    #[inline]
+    pub fn rate(&self) -> usize {
+        self.rate.load(Ordering::Relaxed)
+    }
+
+    /// Sets the mean bytes between samples. As with Go's `runtime.MemProfileRate`, it is to be done once and
+    /// early: all samples are scaled by the rate that holds when a profile is made.
+    pub fn set_rate(&self, rate: usize) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// How many sampled allocations could not be watched, as the table was full.
+    #[must_use]
+    pub fn untracked(&self) -> u64 {
+        self.untracked.load()
+    }
+
+    /// How many sampled allocations are live. Reads the whole table.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The rows: allocated objects and bytes, freed objects and bytes, unscaled.
+    #[must_use]
+    pub const fn rows(&self) -> Rows<'a> {
+        self.rows
+    }
+
+    /// The row that an allocation is counted in.
+    #[cfg(all(test, not(loom)))]
+    fn row_of(&self, stack: StackId, size: usize) -> RowId {
+        self.rows.add(stack, u32::from(SizeClass::of(size).0), &[])
+    }
+}
+
+/// Eight classes to each doubling of the size, so that objects of one class differ by an eighth at the most.
+///
+/// Go has a record for each exact size after rounding to its allocator's classes, which are about as many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SizeClass(u16);
+
+impl SizeClass {
+    const fn of(size: usize) -> Self {
+        if size < 16 {
+            return Self(size as u16);
+        }
+        let log2 = usize::BITS - 1 - size.leading_zeros();
+        let eighth = (size >> (log2 - 3)) & 7;
+        Self((log2 * 8) as u16 + eighth as u16)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn classes_rise_with_the_size_and_are_narrow() {
+        let mut before = SizeClass::of(0);
+        let mut first_of_class = 0;
+        for size in 1..100_000 {
+            let class = SizeClass::of(size);
+            assert!(class >= before, "{size}");
+            if class != before {
+                first_of_class = size;
+            }
+            assert!(
+                size < 16 || size - first_of_class <= first_of_class / 8,
+                "{size}"
+            );
+            before = class;
+        }
+        assert!(SizeClass::of(usize::MAX).0 < 1024);
+    }
+
+    #[test]
+    fn counts_by_stack_and_class_until_freed() {
+        let profile = HeapProfile::<64, 64>::new(1);
+        let heap = profile.view();
+        let stack = StackId::from_bits(5);
+        heap.record_alloc(stack, 0x1000, 100);
+        heap.record_alloc(stack, 0x2000, 101);
+        heap.record_alloc(stack, 0x3000, 200);
+        assert!(heap.may_be_sampled(0x1000));
+        assert!(heap.record_free(0x2000));
+        assert!(!heap.record_free(0x2000));
+        let row = heap.row_of(stack, 100);
+        assert_eq!(heap.rows().values(row), [2, 201, 1, 101]);
+        assert_eq!(heap.live(), 2);
+        assert_eq!(heap.rows().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_not_in_use() {
+        let profile = HeapProfile::<64, 16>::new(1);
+        let heap = profile.view();
+        for i in 1..=20 {
+            heap.record_alloc(StackId::from_bits(1), i * 64, 10);
+        }
+        assert_eq!(heap.untracked(), 4);
+        let row = heap.row_of(StackId::from_bits(1), 10);
+        assert_eq!(heap.rows().values(row), [20, 200, 4, 40]);
+    }
+}

@@ -1,0 +1,112 @@
+//! The profile kinds by name, and the metadata that Go gives each.
+
+#![forbid(unsafe_code)]
+
+/// A kind of profile, by the name that its endpoint has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kind {
+    /// `allocs`: everything allocated so far.
+    Allocs,
+    /// `heap`: what is allocated now.
+    Heap,
+    /// `profile`: where CPU time goes.
+    Cpu,
+    /// `threadcreate`: who created threads.
+    ThreadCreate,
+}
+
+/// profile.proto's `ValueType`: what a number counts, and in which unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ValueType {
+    /// Such as `alloc_space`.
+    pub name: &'static str,
+    /// Such as `bytes`.
+    pub unit: &'static str,
+}
+
+const fn value_type(name: &'static str, unit: &'static str) -> ValueType {
+    ValueType { name, unit }
+}
+
+const HEAP_TYPES: &[ValueType] = &[
+    value_type("alloc_objects", "count"),
+    value_type("alloc_space", "bytes"),
+    value_type("inuse_objects", "count"),
+    value_type("inuse_space", "bytes"),
+];
+
+const CPU_TYPES: &[ValueType] = &[
+    value_type("samples", "count"),
+    value_type("cpu", "nanoseconds"),
+];
+
+const THREAD_CREATE_TYPES: &[ValueType] = &[value_type("threadcreate", "count")];
+
+impl Kind {
+    /// All of them, by name.
+    pub const ALL: [Self; 4] = [Self::Allocs, Self::Heap, Self::Cpu, Self::ThreadCreate];
+
+    /// The last part of its endpoint's path.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allocs => "allocs",
+            Self::Heap => "heap",
+            Self::Cpu => "profile",
+            Self::ThreadCreate => "threadcreate",
+        }
+    }
+
+    /// What each sample's values are, in order.
+    #[must_use]
+    pub const fn sample_types(self) -> &'static [ValueType] {
+        match self {
+            Self::Allocs | Self::Heap => HEAP_TYPES,
+            Self::Cpu => CPU_TYPES,
+            Self::ThreadCreate => THREAD_CREATE_TYPES,
+        }
+    }
+
+    /// The sample type to show first, where it isn't the last.
+    ///
+    /// Go loses it in a delta of `allocs`; here it is kept, as `alloc_space` is what was asked for.
+    #[must_use]
+    pub const fn default_sample_type(self) -> Option<&'static str> {
+        match self {
+            Self::Allocs => Some("alloc_space"),
+            _ => None,
+        }
+    }
+
+    /// What lies between two samples.
+    #[must_use]
+    pub const fn period_type(self) -> ValueType {
+        match self {
+            Self::Allocs | Self::Heap => value_type("space", "bytes"),
+            Self::Cpu => value_type("cpu", "nanoseconds"),
+            Self::ThreadCreate => value_type("threadcreate", "count"),
+        }
+    }
+
+    /// What it shows, in a sentence for the index page.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Allocs => {
+                "Every allocation since the start, freed or not: who makes the garbage. \
+                 Sampled by bytes and scaled to the whole. The same data as heap, shown as alloc_space."
+            }
+            Self::Heap => {
+                "The allocations that are still live: who holds the memory. With gc=1 the allocator \
+                 first gives free memory back."
+            }
+            Self::Cpu => {
+                "CPU time by call stack, of all threads, for seconds=N (default 30), at hz=N samples \
+                 a second of CPU time. Only one at a time."
+            }
+            Self::ThreadCreate => "The call stacks that created the program's threads.",
+        }
+    }
+}

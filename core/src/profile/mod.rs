@@ -1,0 +1,146 @@
+//! The profile kinds: what each counts, and the tables that it counts in.
+
+#![deny(unsafe_code)]
+
+pub mod buckets;
+pub mod heap;
+mod kind;
+pub(crate) mod snapshot;
+
+pub use kind::{Kind, ValueType};
+
+use self::buckets::{Rows, Values};
+use self::heap::{
+    ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREED_OBJECTS, Heap, interval::unsample,
+};
+use crate::stack::Stacks;
+
+/// The tables that a program keeps: one stack table, and what each kind counts by its stacks.
+///
+/// A kind that is `None` has no endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Profiles<'a> {
+    /// The stacks of all kinds.
+    pub stacks: Stacks<'a>,
+    /// `profile`: samples.
+    pub cpu: Option<Rows<'a>>,
+    /// `heap` and `allocs`.
+    pub heap: Option<Heap<'a>>,
+    /// `threadcreate`: threads.
+    pub threads: Option<Rows<'a>>,
+}
+
+impl<'a> Profiles<'a> {
+    /// The counters of a kind, if it is kept.
+    #[must_use]
+    pub fn rows(&self, kind: Kind) -> Option<Rows<'a>> {
+        match kind {
+            Kind::Allocs | Kind::Heap => Some(self.heap?.rows()),
+            Kind::Cpu => self.cpu,
+            Kind::ThreadCreate => self.threads,
+        }
+    }
+
+    /// Samples that the tables had no room for: those of `kind`, and stacks of any kind.
+    #[must_use]
+    pub fn lost(&self, kind: Kind) -> u64 {
+        self.rows(kind)
+            .map_or(0, |rows| rows.values(buckets::RowId::LOST)[0])
+    }
+}
+
+/// What turns counters into the values of a sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    kind: Kind,
+    period: u64,
+}
+
+/// The values of a sample, as many as its kind has sample types; the rest is zero.
+pub(crate) type SampleValues = [i64; 4];
+
+impl Scale {
+    /// `period` is what lies between two samples: bytes, or nanoseconds.
+    pub(crate) const fn new(kind: Kind, period: u64) -> Self {
+        Self { kind, period }
+    }
+
+    pub(crate) const fn period(self) -> u64 {
+        self.period
+    }
+
+    /// The values of a row whose counters, or whose counters' differences, are `counted`.
+    pub(crate) fn values(self, counted: &Values) -> SampleValues {
+        match self.kind {
+            Kind::Allocs | Kind::Heap => self.heap_values(counted),
+            Kind::Cpu => [
+                signed(counted[0]),
+                signed(counted[0].saturating_mul(self.period)),
+                0,
+                0,
+            ],
+            Kind::ThreadCreate => [signed(counted[0]), 0, 0, 0],
+        }
+    }
+
+    /// Scaled to all allocations, of which only some were sampled.
+    fn heap_values(self, counted: &Values) -> SampleValues {
+        let size = self.object_size(counted).unwrap_or(0);
+        let rate = usize::try_from(self.period).unwrap_or(usize::MAX);
+        let net = |allocated: usize, freed: usize| {
+            let estimate = |n| signed(unsample(n, size, rate));
+            let (allocated, freed) = (counted[allocated], counted[freed]);
+            match allocated.checked_sub(freed) {
+                Some(in_use) => estimate(in_use),
+                None => -estimate(freed - allocated),
+            }
+        };
+        [
+            signed(unsample(counted[ALLOCATED_OBJECTS], size, rate)),
+            signed(unsample(counted[ALLOCATED_BYTES], size, rate)),
+            net(ALLOCATED_OBJECTS, FREED_OBJECTS),
+            net(ALLOCATED_BYTES, FREED_BYTES),
+        ]
+    }
+
+    /// The mean size of the objects of a row, for the kinds that have objects.
+    pub(crate) fn object_size(self, counted: &Values) -> Option<u64> {
+        if !matches!(self.kind, Kind::Allocs | Kind::Heap) {
+            return None;
+        }
+        let mean = |bytes: usize, objects: usize| counted[bytes].checked_div(counted[objects]);
+        mean(ALLOCATED_BYTES, ALLOCATED_OBJECTS).or_else(|| mean(FREED_BYTES, FREED_OBJECTS))
+    }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_values_are_scaled_and_may_be_negative() {
+        let every = Scale::new(Kind::Heap, 1);
+        assert_eq!(every.values(&[3, 300, 1, 100]), [3, 300, 2, 200]);
+        assert_eq!(every.values(&[0, 0, 1, 100]), [0, 0, -1, -100]);
+        let sampled = Scale::new(Kind::Heap, 1000);
+        // 100 bytes at a rate of 1000: sampled with probability 1 - e^-0.1, so each stands for 10.508.
+        assert_eq!(
+            sampled.values(&[100, 10_000, 0, 0]),
+            [1050, 105_083, 1050, 105_083]
+        );
+        assert_eq!(
+            sampled.values(&[0, 0, 100, 10_000]),
+            [0, 0, -1050, -105_083]
+        );
+    }
+
+    #[test]
+    fn cpu_values_are_samples_and_nanoseconds() {
+        let scale = Scale::new(Kind::Cpu, 10_000_000);
+        assert_eq!(scale.values(&[7, 0, 0, 0]), [7, 70_000_000, 0, 0]);
+    }
+}

@@ -1,0 +1,282 @@
+//! Reading a call stack out of memory: bounded reads and the frame pointer walk.
+//!
+//! Everything here may run in a signal handler or an interrupt: no lock, no allocation, no
+//! system call, and no read outside the [`StackBounds`] that the caller vouched for.
+//!
+//! A frame record is two words, the caller's frame pointer and the return address: at the
+//! frame pointer on x86-64 (System V psABI 3.2.2), AArch64 (AAPCS64 6.2.3) and Thumb with r7
+//! (AAPCS32 6.2.1.4, as LLVM lays it out), just below it on RISC-V (psABI, "Frame Pointer
+//! Convention").
+
+#![allow(unsafe_code)]
+
+use core::mem::size_of;
+
+/// How far below the frame pointer the frame record begins.
+const RECORD_BELOW: usize = if cfg!(any(target_arch = "riscv32", target_arch = "riscv64")) {
+    2 * size_of::<usize>()
+} else {
+    0
+};
+
+/// The registers that a walk starts from.
+///
+/// `fp` is rbp on x86-64, x29 on AArch64, r7 on Thumb, s0 on RISC-V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Registers {
+    /// Program counter: the interrupted instruction, not a return address.
+    pub pc: usize,
+    /// Stack pointer.
+    pub sp: usize,
+    /// Frame pointer.
+    pub fp: usize,
+}
+
+/// The part of memory that a walk may read: one stack, or as much of it as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct StackBounds {
+    low: usize,
+    high: usize,
+}
+
+impl StackBounds {
+    /// No memory at all: every read fails, every walk ends after its first frame.
+    pub const EMPTY: Self = Self { low: 0, high: 0 };
+
+    /// The bytes from `low` up to, not including, `high`.
+    ///
+    /// # Safety
+    ///
+    /// Every word-aligned word inside stays readable for as long as the value is used: mapped,
+    /// and not a device register. Its content may change at any time, and may be anything.
+    #[must_use]
+    pub const unsafe fn new(low: usize, high: usize) -> Self {
+        Self { low, high }
+    }
+
+    /// The same memory without what lies below `low`: a walk starts at the stack pointer, and what is
+    /// below it is dead.
+    #[must_use]
+    #[inline]
+    pub const fn above(self, low: usize) -> Self {
+        Self {
+            low: if low > self.low { low } else { self.low },
+            high: self.high,
+        }
+    }
+
+    /// Whether the byte at `address` is inside.
+    #[must_use]
+    #[inline]
+    pub const fn contains(self, address: usize) -> bool {
+        address >= self.low && address < self.high
+    }
+
+    /// The lowest address inside.
+    #[must_use]
+    #[inline]
+    pub const fn low(self) -> usize {
+        self.low
+    }
+
+    /// The first address above.
+    #[must_use]
+    #[inline]
+    pub const fn high(self) -> usize {
+        self.high
+    }
+
+    /// Reads the word at `address`; `None` if it is not aligned or not wholly inside.
+    ///
+    /// May run in a signal handler or an interrupt: two comparisons and a load.
+    #[must_use]
+    #[inline]
+    pub fn read(self, address: usize) -> Option<usize> {
+        let room = self.high.wrapping_sub(size_of::<usize>());
+        if address < self.low
+            || address > room
+            || self.high < size_of::<usize>()
+            || !address.is_multiple_of(size_of::<usize>())
+        {
+            return None;
+        }
+        // SAFETY: the word is aligned and inside the bounds (checked above), and the caller of `new`
+        // vouched that every such word is readable. Volatile, as the owner may be writing it.
+        Some(unsafe { core::ptr::with_exposed_provenance::<usize>(address).read_volatile() })
+    }
+}
+
+/// Why a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum End {
+    /// At the thread's or program's outermost frame.
+    Outermost,
+    /// The buffer was full: the callers beyond are cut off.
+    TooDeep,
+    /// The next frame was not where it should be: a foreign or corrupt chain, or code that no
+    /// unwind information covers.
+    Broken,
+}
+
+/// Walks the frame pointer chain from `registers`, leaf first, into `pcs`; returns how many were written
+/// and why it ended.
+///
+/// The first entry is the pc itself, the others are call sites: return address - 1, with the Thumb bit
+/// cleared first. Frames must lie at strictly rising addresses inside `bounds`, so that no chain, however
+/// corrupt, makes it loop or read elsewhere.
+///
+/// May run in a signal handler or an interrupt: about ten instructions a frame.
+#[inline]
+pub fn walk_frame_pointers(
+    registers: Registers,
+    bounds: StackBounds,
+    pcs: &mut [usize],
+) -> (usize, End) {
+    let Some((first, rest)) = pcs.split_first_mut() else {
+        return (0, End::TooDeep);
+    };
+    *first = registers.pc;
+    let mut bounds = bounds.above(registers.sp);
+    let mut fp = registers.fp;
+    let mut len = 1;
+    for pc in rest {
+        if fp == 0 {
+            return (len, End::Outermost);
+        }
+        let Some((caller_fp, return_address)) = read_frame_record(fp, bounds) else {
+            return (len, End::Broken);
+        };
+        if return_address == 0 {
+            return (len, End::Outermost);
+        }
+        *pc = call_site(return_address);
+        len += 1;
+        bounds = bounds.above(fp.wrapping_sub(RECORD_BELOW).wrapping_add(1));
+        fp = caller_fp;
+    }
+    let end = if fp == 0 {
+        End::Outermost
+    } else {
+        End::TooDeep
+    };
+    (len, end)
+}
+
+/// The address of the call that returns to `return_address`: what profile.proto's `Location.address` wants
+/// of a caller.
+#[must_use]
+#[inline]
+pub const fn call_site(return_address: usize) -> usize {
+    let thumb_bit = if cfg!(target_arch = "arm") { 1 } else { 0 };
+    (return_address & !thumb_bit).wrapping_sub(1)
+}
+
+/// The caller's frame pointer and the return address in the frame record that `fp` points to.
+///
+/// May run in a signal handler or an interrupt.
+#[must_use]
+#[inline]
+pub fn read_frame_record(fp: usize, bounds: StackBounds) -> Option<(usize, usize)> {
+    let record = fp.wrapping_sub(RECORD_BELOW);
+    let return_address = bounds.read(record.wrapping_add(size_of::<usize>()))?;
+    Some((bounds.read(record)?, return_address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds_of(words: &[usize]) -> StackBounds {
+        let low = words.as_ptr().expose_provenance();
+        // SAFETY: the words are borrowed for longer than each test uses the bounds.
+        unsafe { StackBounds::new(low, low + size_of_val(words)) }
+    }
+
+    /// A chain of `n` records, two words each, with return addresses 101, 102, …
+    fn chain(words: &mut [usize]) {
+        let base = words.as_ptr().addr();
+        let n = words.len() / 2;
+        for i in 0..n {
+            let next = base + 2 * (i + 1) * size_of::<usize>();
+            words[2 * i] = if i + 1 == n { 0 } else { next };
+            words[2 * i + 1] = 101 + i;
+        }
+    }
+
+    fn start(words: &[usize]) -> Registers {
+        let base = words.as_ptr().addr();
+        Registers {
+            pc: 7,
+            sp: base,
+            fp: base,
+        }
+    }
+
+    #[test]
+    fn a_chain_is_walked_to_its_end() {
+        let mut words = [0; 8];
+        chain(&mut words);
+        let mut pcs = [0; 16];
+        let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+        assert_eq!(
+            (&pcs[..n], end),
+            (&[7, 100, 101, 102, 103][..], End::Outermost)
+        );
+    }
+
+    #[test]
+    fn a_full_buffer_is_told_from_the_end() {
+        let mut words = [0; 8];
+        chain(&mut words);
+        let mut pcs = [0; 3];
+        let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+        assert_eq!((n, end), (3, End::TooDeep));
+        let mut pcs = [0; 5];
+        let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+        assert_eq!((n, end), (5, End::Outermost));
+    }
+
+    #[test]
+    fn a_corrupt_chain_ends_the_walk() {
+        for bad in [1, 8, 9, usize::MAX, usize::MAX - 7, usize::MAX - 15] {
+            let mut words = [0; 8];
+            chain(&mut words);
+            words[2] = bad;
+            let mut pcs = [0; 16];
+            let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+            assert_eq!(
+                (&pcs[..n], end),
+                (&[7, 100, 101][..], End::Broken),
+                "{bad:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_chain_that_points_at_itself_or_downwards_ends() {
+        for back_to in [0, 2] {
+            let mut words = [0; 8];
+            chain(&mut words);
+            words[2] = words.as_ptr().addr() + back_to * size_of::<usize>();
+            let mut pcs = [0; 16];
+            let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+            assert_eq!((n, end), (3, End::Broken));
+        }
+    }
+
+    #[test]
+    fn reads_stay_inside() {
+        let words = [11, 22, 33];
+        let bounds = bounds_of(&words);
+        assert_eq!(bounds.read(bounds.low()), Some(11));
+        assert_eq!(bounds.read(bounds.high() - size_of::<usize>()), Some(33));
+        assert_eq!(bounds.read(bounds.high()), None);
+        assert_eq!(bounds.read(bounds.low() - size_of::<usize>()), None);
+        assert_eq!(bounds.read(bounds.low() + 1), None);
+        assert_eq!(StackBounds::EMPTY.read(0), None);
+        assert_eq!(StackBounds::EMPTY.read(usize::MAX - 7), None);
+    }
+}
