@@ -1,0 +1,65 @@
+//! Go's `/debug/pprof` for Rust programs with an operating system.
+//!
+//! One line serves it, one line lets it see allocations, one line lets it see threads being created:
+//!
+//! ```no_run
+//! #[global_allocator]
+//! static ALLOCATOR: picoprof_std::Allocator = picoprof_std::Allocator::system();
+//! picoprof_std::interpose!();
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let _pprof = picoprof_std::Server::bind(9990)?.spawn()?;
+//!     // … the program …
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Then `go tool pprof http://localhost:9990/debug/pprof/profile` and all that Go developers are used to.
+//! Profiles carry their symbols: whoever reads them needs no binary. A release build has lines where
+//! its profile says `debug = "line-tables-only"` (or more); without them profiles have functions or addresses.
+//!
+//! For Linux on x86-64 and AArch64, with glibc or musl.
+
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("picoprof-std is for 64-bit Linux; picoprof itself, without -std, runs anywhere");
+
+mod allocator;
+mod cpu;
+mod exclusive;
+mod gzip;
+mod host;
+mod interposed;
+mod maps;
+mod server;
+mod stack;
+mod stack_bounds;
+mod symbols;
+mod sys;
+mod tables;
+mod unwind;
+
+pub use allocator::Allocator;
+pub use cpu::set_cpu_rate;
+pub use server::{Running, Server};
+
+/// Sets the mean number of bytes between two sampled allocations: 524,288 at first, as Go's `runtime.MemProfileRate`.
+///
+/// 1 samples every allocation, 0 none. As in Go it is to be set once and early: all samples are scaled by the rate that
+/// holds when a profile is made.
+pub fn set_heap_rate(bytes: usize) {
+    tables::heap().set_rate(bytes);
+}
+
+/// What the macros of this crate expand to; nothing to call directly.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::interposed::{Start, pthread_create};
+    pub use libc::{pthread_attr_t, pthread_t};
+}
+
+/// The README's examples, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

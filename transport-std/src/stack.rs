@@ -1,0 +1,87 @@
+//! The calling thread's own stack, in ordinary context: for allocations and new threads.
+
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use picoprof::stack::capture::{End, Registers};
+use picoprof::stack::{Marker, Memo, StackId};
+
+use crate::exclusive::Exclusive;
+use crate::stack_bounds::Stack;
+use crate::tables::MAX_DEPTH;
+use crate::{tables, unwind};
+
+/// What stacks are taken with; each thread has its place, and some share one.
+static WORK: [Exclusive<Work>; 64] = [const { Exclusive::new(Work::new()) }; 64];
+
+struct Work {
+    pcs: [usize; MAX_DEPTH + 1],
+    memo: Memo<MAX_DEPTH>,
+}
+
+impl Work {
+    const fn new() -> Self {
+        Self {
+            pcs: [0; MAX_DEPTH + 1],
+            memo: Memo::new(),
+        }
+    }
+}
+
+/// The stack of the function that calls this, without that function's own frame.
+///
+/// Makes the unwind tables if there are none yet. It may be inside an allocator: what it allocates itself, the caller must
+/// know to leave alone.
+#[inline(always)]
+pub(crate) fn intern_here() -> StackId {
+    // SAFETY: as this is always inlined, the registers are the calling function's.
+    unsafe { intern(unwind::registers_here()) }
+}
+
+/// # Safety
+///
+/// The registers are those of the function that calls this.
+#[inline(never)]
+unsafe fn intern(registers: Registers) -> StackId {
+    if !unwind::is_ready() {
+        // Whoever comes while another thread makes them gets the walk without tables instead of waiting: this
+        // thread may hold the loader's lock, which the making needs.
+        unwind::refresh();
+    }
+    let stack = Stack::of_this_thread(registers.sp);
+    // SAFETY: the stack pointer is that of a function which is still running.
+    let bounds = unsafe { stack.above(registers.sp) };
+    let take = |work: &mut Work| {
+        let (len, end) = unwind::walk(registers, bounds, &mut work.pcs);
+        // The first is the caller's own pc.
+        let callers = work.pcs.get(1..len).unwrap_or_default();
+        tables::stacks().intern_with_memo(callers, marker(end), &mut work.memo)
+    };
+    // Where another thread has the place, or the code that a handler on this one interrupted, there's one on the stack.
+    (WORK.get(place()).and_then(|work| work.try_with(take)))
+        .unwrap_or_else(|| take(&mut Work::new()))
+}
+
+/// What a profile shows where a walk ended.
+pub(crate) const fn marker(end: End) -> Option<Marker> {
+    match end {
+        End::Outermost => None,
+        End::TooDeep => Some(Marker::TooDeep),
+        End::Broken => Some(Marker::Broken),
+    }
+}
+
+/// The calling thread's place in [`WORK`].
+fn place() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        /// One more than the place, or 0.
+        static PLACE: Cell<usize> = const { Cell::new(0) };
+    }
+    if PLACE.get() == 0 {
+        PLACE.set(THREADS.fetch_add(1, Ordering::Relaxed) % WORK.len() + 1);
+    }
+    PLACE.get() - 1
+}

@@ -1,0 +1,128 @@
+//! Call stacks of ordinary programs, taken where nothing but memory may be touched.
+//!
+//! `cargo build --release` keeps no frame pointers in user code (the standard library does, the C library does
+//! not), so a walk needs each function's call frame information. [`refresh`] reads it for every loaded object
+//! and makes compact tables of it, before any signal handler runs; [`walk`] only looks rules up. Where the
+//! tables prove that every caller in a stretch of code keeps a frame record, the walk follows those instead
+//! and looks nothing up.
+//!
+//! ```text
+//! objects ─ the dynamic linker's list ─► modules ─► build (gimli) ─► table of rules
+//!                                           │
+//!                                        publish ─► walk, over words of the stack
+//! ```
+//!
+//! `arch` is all that differs between x86-64 and AArch64.
+
+#![deny(unsafe_code)]
+
+mod arch;
+mod build;
+mod here;
+mod modules;
+mod objects;
+mod publish;
+mod rule;
+mod table;
+#[cfg(all(test, target_env = "gnu"))]
+mod tests;
+mod walk;
+mod words;
+
+use picoprof::stack::capture::{End, Registers, StackBounds};
+
+pub(crate) use arch::RED_ZONE;
+pub(crate) use here::registers_here;
+use modules::Modules;
+use publish::{Published, Update};
+
+static MODULES: Published<Modules> = Published::new();
+
+/// Builds the tables, or renews them if an object was loaded or unloaded since; returns whether they changed. A
+/// caller that comes while another one is at work returns at once.
+///
+/// In ordinary context only: it allocates, and takes the dynamic linker's lock. Objects that were there before
+/// keep their tables.
+pub(crate) fn refresh() -> bool {
+    MODULES.update(modules::load) == Update::Replaced
+}
+
+/// Whether [`walk`] has tables.
+pub(crate) fn is_ready() -> bool {
+    MODULES.is_some()
+}
+
+/// Walks the stack from `registers`, leaf first, into `pcs`; returns how many frames were written and why it
+/// ended. The first is the pc itself, as is that of any frame that a signal interrupted; the others are call
+/// sites (return address - 1). Without tables there is the first frame alone.
+///
+/// May run in a signal handler: no lock, no allocation, no system call, and no read outside `bounds`.
+pub(crate) fn walk(registers: Registers, bounds: StackBounds, pcs: &mut [usize]) -> (usize, End) {
+    walk_with_link(registers, None, bounds, pcs)
+}
+
+/// [`walk`] with the link register, which an interrupted function's return address may still be in (AArch64: x30
+/// of the signal's context; x86-64 has none).
+///
+/// May run in a signal handler.
+pub(crate) fn walk_with_link(
+    registers: Registers,
+    link: Option<usize>,
+    bounds: StackBounds,
+    pcs: &mut [usize],
+) -> (usize, End) {
+    MODULES.read(|modules| {
+        if let Some(modules) = modules {
+            return walk::walk(modules, registers, link, bounds, pcs);
+        }
+        match pcs.first_mut() {
+            Some(pc) => {
+                *pc = registers.pc;
+                (1, End::Broken)
+            }
+            None => (0, End::TooDeep),
+        }
+    })
+}
+
+/// What the tables are, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Loaded objects that have a table.
+    pub(crate) modules: usize,
+    /// Loaded objects with code but without call frame information.
+    pub(crate) bare_modules: usize,
+    /// The memory that the tables take.
+    pub(crate) table_bytes: usize,
+    /// The tables' rows.
+    pub(crate) rows: usize,
+    /// Functions whose call frame information could not be read.
+    pub(crate) skipped_functions: usize,
+    /// Of the code that makes calls, the share that keeps frame records, in percent.
+    pub(crate) frame_pointer_share: u8,
+}
+
+/// What the tables are, for people.
+pub(crate) fn summary() -> Summary {
+    MODULES.read(|modules| modules.map(Summary::of).unwrap_or_default())
+}
+
+impl Summary {
+    fn of(modules: &Modules) -> Self {
+        let mut summary = Self {
+            bare_modules: modules.bare(),
+            ..Self::default()
+        };
+        let mut code = [0; 2];
+        for table in modules.iter().map(modules::Module::table) {
+            summary.modules += 1;
+            summary.table_bytes += table.bytes();
+            summary.rows += table.rows();
+            summary.skipped_functions += table.skipped() as usize;
+            code = [code[0] + table.code()[0], code[1] + table.code()[1]];
+        }
+        let all = code[0] + code[1];
+        summary.frame_pointer_share = u8::try_from(100 * code[0] / all.max(1)).unwrap_or(100);
+        summary
+    }
+}
