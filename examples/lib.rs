@@ -1,0 +1,1 @@
+//! The examples of picoprof stand in folders beside this file, one each.
