@@ -1,0 +1,440 @@
+//! A program that is profiled, made up: a [`Target`] of fixed tables, with code that follows a rule, so that a
+//! test knows all that a profile must say. And [`Talk`], a client of it without a socket and a clock.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use std::collections::HashMap;
+
+use picoprof::encode::Body;
+use picoprof::http::{Connection, Transmit};
+use picoprof::profile::buckets::{Buckets, RowId};
+use picoprof::profile::heap::HeapProfile;
+use picoprof::profile::{Kind, Profiles};
+use picoprof::stack::{Marker, StackTable};
+use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target};
+
+/// Rows of each kind's table.
+pub const ROWS: usize = 64;
+
+/// The program. Its counters can be counted up at any time.
+#[derive(Debug)]
+pub struct Model {
+    /// The stacks.
+    pub stacks: StackTable<256, 1024>,
+    /// `profile`.
+    pub cpu: Buckets<ROWS, 1>,
+    /// `heap` and `allocs`.
+    pub heap: HeapProfile<ROWS, 64>,
+    /// `threadcreate`.
+    pub threads: Buckets<ROWS, 1>,
+    /// Whether `threadcreate` is kept.
+    pub has_threads: Cell<bool>,
+    /// Whether there is memory for a response.
+    pub has_memory: Cell<bool>,
+    /// Whether CPU time can be sampled.
+    pub has_cpu_timer: Cell<bool>,
+    /// The time, in nanoseconds since 1970.
+    pub unix_nanos: Cell<u64>,
+    /// The `Date` header.
+    pub date: Cell<Option<[u8; 29]>>,
+    /// [`Target::note`] of every kind.
+    pub note: Cell<&'static str>,
+    /// [`Target::drop_frames`] of every kind.
+    pub drop_frames: Cell<&'static str>,
+    /// What the CPU sampler was started with, in order.
+    pub started: RefCell<Vec<u32>>,
+    /// How many times it was stopped.
+    pub stopped: Cell<u32>,
+    /// How many times garbage was collected.
+    pub collected: Cell<u32>,
+    /// Whether [`Symbols`] are asked for too much: a location twice, a pc of 0.
+    pub is_asked_wrongly: Cell<bool>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            stacks: StackTable::new(),
+            cpu: Buckets::new(),
+            heap: HeapProfile::new(1),
+            threads: Buckets::new(),
+            has_threads: Cell::new(true),
+            has_memory: Cell::new(true),
+            has_cpu_timer: Cell::new(true),
+            unix_nanos: Cell::new(1_700_000_000_000_000_000),
+            date: Cell::default(),
+            note: Cell::default(),
+            drop_frames: Cell::default(),
+            started: RefCell::default(),
+            stopped: Cell::default(),
+            collected: Cell::default(),
+            is_asked_wrongly: Cell::default(),
+        }
+    }
+}
+
+/// The period of the CPU sampler: 100 Hz.
+pub const CPU_PERIOD: u64 = 10_000_000;
+
+impl Model {
+    /// Counts `n` CPU samples; answers their row.
+    pub fn sample_cpu(&self, pcs: &[usize], outermost: Option<Marker>, n: u64) -> RowId {
+        let stack = self.stacks.view().intern(pcs, outermost);
+        self.cpu.view().add(stack, 0, &[n])
+    }
+
+    /// Counts a thread; answers its row.
+    pub fn create_thread(&self, pcs: &[usize]) -> RowId {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.threads.view().add(stack, 0, &[1])
+    }
+
+    /// Counts an allocation.
+    pub fn allocate(&self, pcs: &[usize], address: usize, size: usize) {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.heap.view().record_alloc(stack, address, size);
+    }
+
+    /// Counts what was allocated at `address` as freed.
+    pub fn free(&self, address: usize) {
+        self.heap.view().record_free(address);
+    }
+
+    /// How many times the CPU sampler was started.
+    #[must_use]
+    pub fn starts(&self) -> usize {
+        self.started.borrow().len()
+    }
+
+    /// Whether the CPU sampler runs.
+    #[must_use]
+    pub fn is_sampling(&self) -> bool {
+        self.starts() != self.stopped.get() as usize
+    }
+}
+
+impl Target for Model {
+    type Scratch = Vec<u64>;
+    type Symbols = ModelSymbols;
+    type Encoded<B: Body> = B;
+
+    fn profiles(&self) -> Profiles<'_> {
+        Profiles {
+            stacks: self.stacks.view(),
+            cpu: Some(self.cpu.view()),
+            heap: Some(self.heap.view()),
+            threads: self.has_threads.get().then(|| self.threads.view()),
+        }
+    }
+
+    fn scratch(&self, words: usize) -> Option<Vec<u64>> {
+        self.has_memory.get().then(|| vec![0; words])
+    }
+
+    fn symbols(&self, locations: &mut dyn Iterator<Item = (LocationId, usize)>) -> ModelSymbols {
+        let mut symbols = ModelSymbols::default();
+        for mapping in &MAPPINGS {
+            symbols.intern(mapping.file);
+            symbols.intern(mapping.build_id);
+        }
+        for (location, pc) in locations {
+            let known = symbols.lines.contains_key(&location.index());
+            if known || pc == 0 || location.marker().is_some() {
+                self.is_asked_wrongly.set(true);
+            }
+            let lines = code_at(pc).iter().map(|code| symbols.line(code)).collect();
+            symbols.lines.insert(location.index(), lines);
+        }
+        symbols
+    }
+
+    fn encode<B: Body>(&self, profile: B) -> B {
+        profile
+    }
+
+    fn function_name(&self, pc: usize, name: &mut dyn fmt::Write) -> Result<bool, fmt::Error> {
+        let code = code_at(pc);
+        let Some(outermost) = code.last() else {
+            return Ok(false);
+        };
+        name.write_str(&outermost.system_name)?;
+        Ok(true)
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        self.unix_nanos.get()
+    }
+
+    fn date(&self) -> Option<[u8; 29]> {
+        self.date.get()
+    }
+
+    fn command_line(&self) -> &[u8] {
+        b"app\0-v\0file"
+    }
+
+    fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {
+        if !self.has_cpu_timer.get() {
+            return Err(StartError::Unavailable);
+        }
+        if self.is_sampling() {
+            return Err(StartError::AlreadyRunning);
+        }
+        self.started.borrow_mut().push(hz);
+        Ok(CPU_PERIOD)
+    }
+
+    fn stop_cpu(&self) {
+        self.stopped.set(self.stopped.get() + 1);
+    }
+
+    fn collect(&self) {
+        self.collected.set(self.collected.get() + 1);
+    }
+
+    fn is_host_allowed(&self, host: &[u8]) -> bool {
+        host != b"evil.example"
+    }
+
+    fn note(&self, _kind: Kind) -> &'static str {
+        self.note.get()
+    }
+
+    fn drop_frames(&self, _kind: Kind) -> &'static str {
+        self.drop_frames.get()
+    }
+
+    fn describe(&self, page: &mut dyn fmt::Write) -> fmt::Result {
+        page.write_str("<li>A model.</li>\n")
+    }
+}
+
+/// A binary of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Binary {
+    /// The first address.
+    pub start: usize,
+    /// The first address beyond.
+    pub limit: usize,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// The file.
+    pub file: &'static str,
+    /// The build id.
+    pub build_id: &'static str,
+    /// Whether its functions are known.
+    pub is_symbolized: bool,
+}
+
+/// The binaries: one with names, one without; there is code outside of them too.
+pub const MAPPINGS: [Binary; 2] = [
+    Binary {
+        start: 0x1000,
+        limit: 0x8000,
+        offset: 0x400,
+        file: "/bin/app",
+        build_id: "c0ffee",
+        is_symbolized: true,
+    },
+    Binary {
+        start: 0x8000,
+        limit: 0x9000,
+        offset: 0,
+        file: "/lib/other.so",
+        build_id: "",
+        is_symbolized: false,
+    },
+];
+
+/// A function at a place in the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Code {
+    /// For people.
+    pub name: String,
+    /// Mangled.
+    pub system_name: String,
+    /// The source file.
+    pub file: String,
+    /// The line that is executed.
+    pub line: u32,
+    /// The line that the function begins at.
+    pub start_line: u32,
+}
+
+/// The code at `pc`, the innermost of the inlined functions first: none in 1 of 5 places, and up to three
+/// where there is some. Each function has sixteen addresses.
+#[must_use]
+pub fn code_at(pc: usize) -> Vec<Code> {
+    if !(MAPPINGS[0].start..MAPPINGS[0].limit).contains(&pc) || pc.is_multiple_of(5) {
+        return Vec::new();
+    }
+    let inlined = (0..pc % 3).rev().map(|depth| (depth + 1, pc / 64));
+    inlined
+        .chain([(0, pc / 16)])
+        .map(|(depth, number)| Code {
+            name: format!("app::<f{number}>::inlined{depth}"),
+            system_name: format!("_ZN3app{number}f{depth}E"),
+            file: format!("src/{}.rs", number % 7),
+            line: (pc % 1000 + depth) as u32,
+            start_line: (number % 500) as u32,
+        })
+        .collect()
+}
+
+/// What the model knows of some locations.
+#[derive(Debug, Default)]
+pub struct ModelSymbols {
+    strings: Vec<String>,
+    numbers: HashMap<String, u32>,
+    functions: Vec<Function>,
+    lines: HashMap<u32, Vec<Line>>,
+}
+
+impl ModelSymbols {
+    fn intern(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = self.strings.len() as u32;
+        self.strings.push(text.to_owned());
+        self.numbers.insert(text.to_owned(), number);
+        number
+    }
+
+    fn line(&mut self, code: &Code) -> Line {
+        let function = Function {
+            name: self.intern(&code.name),
+            system_name: self.intern(&code.system_name),
+            filename: self.intern(&code.file),
+            start_line: code.start_line,
+        };
+        let known = self.functions.iter().position(|known| *known == function);
+        let number = known.unwrap_or_else(|| {
+            self.functions.push(function);
+            self.functions.len() - 1
+        });
+        Line {
+            function: number as u32,
+            line: code.line,
+        }
+    }
+}
+
+impl Symbols for ModelSymbols {
+    fn mapping(&self, index: usize) -> Option<Mapping> {
+        let binary = MAPPINGS.get(index)?;
+        Some(Mapping {
+            start: binary.start as u64,
+            limit: binary.limit as u64,
+            offset: binary.offset,
+            filename: self.numbers[binary.file],
+            build_id: self.numbers[binary.build_id],
+            is_symbolized: binary.is_symbolized,
+        })
+    }
+
+    fn mapping_of(&self, pc: usize) -> Option<usize> {
+        let mut binaries = MAPPINGS.iter();
+        binaries.position(|binary| (binary.start..binary.limit).contains(&pc))
+    }
+
+    fn lines(&self, location: LocationId) -> &[Line] {
+        self.lines.get(&location.index()).map_or(&[], Vec::as_slice)
+    }
+
+    fn function(&self, index: u32) -> Option<Function> {
+        self.functions.get(index as usize).copied()
+    }
+
+    fn string(&self, index: u32) -> Option<&str> {
+        self.strings.get(index as usize).map(String::as_str)
+    }
+}
+
+/// All bytes of `body`, through a buffer of `size`; `between` is called after each piece.
+///
+/// # Panics
+///
+/// If it writes more than there is room for.
+pub fn drain(body: &mut impl Body, size: usize, mut between: impl FnMut()) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; size];
+    loop {
+        let len = body.fill(&mut buffer);
+        if len == 0 {
+            assert_eq!(body.fill(&mut buffer), 0, "there is more after the end");
+            return bytes;
+        }
+        bytes.extend_from_slice(&buffer[..len]);
+        between();
+    }
+}
+
+/// What a server said on one connection, and how it came to that.
+#[derive(Debug, Default)]
+pub struct Talk {
+    /// All it sent.
+    pub sent: Vec<u8>,
+    /// The times it waited until, for a profile.
+    pub waits: Vec<Instant>,
+    /// When it closed the connection.
+    pub closed: Instant,
+}
+
+/// More than any test makes a server say.
+const LONGEST_TALK: usize = 4 << 20;
+
+/// Gives a connection the `pieces`, one at a time whenever it wants some, and then the end; the buffer for
+/// what it sends has `size` bytes, and time passes in no time.
+///
+/// # Panics
+///
+/// If it breaks the rules of [`Connection`]: too many calls for the bytes that moved, times in the past, bytes
+/// it wants and doesn't take.
+pub fn talk<const HEAD: usize>(model: &Model, pieces: &[&[u8]], size: usize) -> Talk {
+    let mut connection = Connection::<_, HEAD>::new(model);
+    let mut pieces: Vec<&[u8]> = pieces.to_vec();
+    pieces.reverse();
+    let mut buffer = vec![0; size];
+    let mut talk = Talk::default();
+    let mut now = Instant::from_millis(1000);
+    let mut is_ended = false;
+    loop {
+        match connection.transmit(now, &mut buffer) {
+            Transmit::Wrote(len) => {
+                assert!((1..=size).contains(&len), "{len} bytes in {size}");
+                talk.sent.extend_from_slice(&buffer[..len]);
+                assert!(talk.sent.len() < LONGEST_TALK, "it does not end");
+            }
+            Transmit::WaitUntil(time) => {
+                assert!(time > now, "it waits for the past");
+                talk.waits.push(time);
+                assert!(talk.waits.len() < LONGEST_TALK / 1000, "it does not end");
+                now = time;
+            }
+            Transmit::WantRead(time) => {
+                assert!(time > now, "it waits for the past");
+                match pieces.pop() {
+                    Some([]) => {}
+                    Some(piece) => {
+                        let taken = connection.receive(piece);
+                        assert!(taken > 0, "it wants what it does not take");
+                        if taken < piece.len() {
+                            pieces.push(&piece[taken..]);
+                        }
+                    }
+                    None => {
+                        assert!(!is_ended, "it wants more after the end");
+                        is_ended = true;
+                        connection.receive_end();
+                    }
+                }
+            }
+            Transmit::Close => {
+                assert_eq!(connection.transmit(now, &mut buffer), Transmit::Close);
+                talk.closed = now;
+                return talk;
+            }
+        }
+    }
+}
