@@ -1,0 +1,221 @@
+# The budgets and the tables. Sourced by benches/run.
+
+passed_budgets=0
+
+# budget WHAT VALUE LIMIT UNIT
+budget() {
+    local verdict=ok
+    # What could not be measured is not within its budget.
+    if ! awk -v value="${2:-none}" -v limit="$3" 'BEGIN { exit !(value ~ /^-?[0-9.e+]+$/ && value + 0 <= limit) }'; then
+        verdict="PASSED ITS BUDGET"
+        passed_budgets=$((passed_budgets + 1))
+    fi
+    printf '%-58s %10s of %s %s: %s\n' "$1" "${2:-unknown}" "$3" "$4" "$verdict"
+}
+
+check() {
+    local build it sampled
+    samples_are_right || return 1
+    for build in tables fp; do
+        it=$(program picoprof $build)
+        local sample=6000
+        [ $build = tables ] || sample=1000
+        budget "CPU sample, 32 frames, $build" "$(over_plain "$it" sample 1000 $build)" $sample instructions
+        budget "malloc + free, 64 B, over plain, $build" "$(over_plain "$it" pair 50000 $build)" 15 instructions
+        budget "malloc + free, mix, over plain, $build" "$(over_plain "$it" mix 50000 $build)" 15 instructions
+    done
+    sampled=$(instructions "$it" sampled 2000)
+    budget "malloc + free, sampled, fp" "$sampled" 1500 instructions
+    it=$(program picoprof)
+    budget "system calls in the handler" "$(system_calls "$it")" 0 calls
+    repeat 2 "$it" addresses &&
+        budget "10,000 stacks, addresses only" "$(best "$out" addresses_ms)" 5 ms &&
+        budget "its output buffer" "$(worst "$out" buffer_bytes)" 4096 bytes
+    repeat 3 "$it" endpoint && {
+        budget "10,000 stacks with symbols, cold" "$(without_gzip cold)" 150 ms
+        budget "10,000 stacks with symbols, warm" "$(without_gzip warm)" 40 ms
+        budget "its peak memory" "$(worst "$out" peak_mb)" 25 MB
+        budget "its size" "$(worst "$out" raw_bytes)" 743000 bytes
+        budget "its size after gzip" "$(worst "$out" gzip_bytes)" 83000 bytes
+    }
+    repeat 3 "$it" memory &&
+        budget "resident memory, server and profilers" "$(worst "$out" sampling_mb)" 3 MB
+    [ $passed_budgets -eq 0 ] && return
+    echo "$passed_budgets budgets were passed, or not measured"
+    return 1
+}
+
+# What is counted is what it should be.
+samples_are_right() {
+    local build
+    for build in tables fp; do
+        says $build sample-check "stacks 1 samples 100 frames 32" &&
+            says $build sampled-check "objects 1000 frames (28|29)" || return 1
+    done
+}
+
+# says BUILD MODE TEXT
+says() {
+    local said
+    repeat 1 "$(program picoprof "$1")" "$2" || return 1
+    said=$(sed 's/\.000$//' "$out" | paste -sd' ')
+    [[ $said =~ ^$3$ ]] || {
+        echo "$2 ($1) says \"$said\", not \"$3\""
+        return 1
+    }
+}
+
+# without_gzip cold|warm
+without_gzip() {
+    calculate "$(best "$out" "$1_and_gzip_ms") - $(best "$out" gzip_ms)"
+}
+
+is_missing() {
+    [[ " ${missing[*]-} " = *" $1 "* ]]
+}
+
+# row NAME CELL…: of a table.
+row() {
+    printf '| %s |' "$1"
+    printf ' %s |' "${@:2}"
+    echo
+}
+
+head_row() {
+    row "$@"
+    row "---" "${@/*/--:}" | sed 's/ --: |//'
+}
+
+tables() {
+    local peer
+    cpu_table
+    echo
+    encode_table
+    echo
+    heap_table
+    echo
+    memory_table
+    if [ ${#missing[@]} -gt 0 ]; then
+        echo
+        echo "Could not be built here: ${missing[*]}."
+    fi
+    echo
+    echo "$(cpu_model); $(rustc --version | cut -d' ' -f1-2); $(valgrind --version); $(versions)."
+}
+
+cpu_table() {
+    local peer it
+    head_row "One CPU sample, 32 frames" "instructions" "stack is new" "system calls" "CPU seconds at 1,000 Hz, reported / real"
+    for build in tables fp; do
+        it=$(program picoprof $build)
+        repeat 1 "$it" rate 1000
+        row "**picoprof**, $(named $build)" "**$(over_plain "$it" sample 1000 $build)**" "$(cold "$it" $build)" \
+            "**$(system_calls "$it")**" "$(calculate "$(value "$out" ratio)")"
+    done
+    for peer in "${cpu_peers[@]}"; do
+        is_missing "$peer" && continue
+        it=$(program "$peer")
+        repeat 1 "$it" rate 1000
+        row "$(title "$peer")" "$(over_plain "$it" sample 300)" "$(cold "$it")" "$(system_calls "$it")" \
+            "$(calculate "$(value "$out" ratio)")"
+    done
+}
+
+encode_table() {
+    local peer it
+    head_row "10,000 stacks x 30 frames to profile.proto" "cold, ms" "warm, ms" "peak, MB" "bytes" "gzip"
+    it=$(program picoprof)
+    repeat 2 "$it" addresses
+    row "**picoprof**, addresses only, no heap" "$(calculate "$(best "$out" addresses_ms)")" "" "0.004" \
+        "$(best "$out" addresses_bytes | cut -d. -f1)" ""
+    repeat 3 "$it" endpoint
+    row "**picoprof**, with symbols" "**$(without_gzip cold)**" "**$(without_gzip warm)**" \
+        "**$(calculate "$(worst "$out" peak_mb)")**" "$(worst "$out" raw_bytes | cut -d. -f1)" \
+        "$(worst "$out" gzip_bytes | cut -d. -f1)"
+    for peer in "${cpu_peers[@]}"; do
+        is_missing "$peer" && continue
+        repeat 2 "$(program "$peer")" endpoint || continue
+        row "$(title "$peer")" "$(best "$out" cold_ms | cut -d. -f1)" "$(best "$out" warm_ms | cut -d. -f1)" \
+            "$(calculate "$(worst "$out" peak_mb)")" "$(worst "$out" raw_bytes | cut -d. -f1)" \
+            "$(worst "$out" gzip_bytes | cut -d. -f1)"
+    done
+}
+
+heap_table() {
+    local peer it build
+    head_row "malloc + free, instructions" "64 B" "mix" "sampled, 28 frames"
+    row "no profiler (glibc)" "$(instructions "$(program plain)" pair 50000)" "$(instructions "$(program plain)" mix 50000)" ""
+    for build in tables fp; do
+        it=$(program picoprof $build)
+        row "**picoprof**, $(named $build)" "$(instructions "$it" pair 50000)" "$(instructions "$it" mix 50000)" \
+            "**$(instructions "$it" sampled 2000)**"
+    done
+    for peer in "${heap_peers[@]}"; do
+        is_missing "$peer" && continue
+        it=$(program "$peer")
+        local n=50000
+        [ "$peer" != dhat ] || n=200
+        row "$(title "$peer")" "$(instructions "$it" pair $n)" "$(instructions "$it" mix $n)" "$(instructions "$it" sampled 200)"
+    done
+}
+
+memory_table() {
+    local peer
+    head_row "Resident memory added, MB" "started" "sampling" "after the first profile"
+    repeat 3 "$(program picoprof)" memory
+    row "**picoprof**" "$(calculate "$(worst "$out" started_mb)")" "**$(calculate "$(worst "$out" sampling_mb)")**" \
+        "$(calculate "$(worst "$out" after_cpu_mb)")"
+    for peer in "${cpu_peers[@]}"; do
+        is_missing "$peer" && continue
+        repeat 2 "$(program "$peer")" memory
+        row "$(title "$peer")" "" "$(calculate "$(worst "$out" started_mb)")" ""
+    done
+}
+
+named() {
+    case $1 in
+        tables) echo "unwind tables" ;;
+        fp) echo "frame pointers" ;;
+    esac
+}
+
+title() {
+    case $1 in
+        pprof) echo "pprof-rs" ;;
+        pprof-fp) echo "pprof-rs, frame-pointer" ;;
+        pprof-framehop) echo "pprof-rs, framehop" ;;
+        jemalloc) echo "jemalloc, prof:true" ;;
+        *) echo "$1" ;;
+    esac
+}
+
+cpu_model() {
+    awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo
+}
+
+# Those of the peers.
+versions() {
+    awk -F'"' '
+        $1 == "name = " { name = $2 }
+        $1 == "version = " && name ~ /^(pprof|rpprof|tikv-jemallocator|stoolap-jemalloc|mimalloc-pprof|pprof-alloc|dhat)$/ {
+            text = text (text ? ", " : "") name " " $2
+        }
+        END { print text }' Cargo.lock
+}
+
+# put_into FILE TABLES
+put_into() {
+    if ! grep -q '^<!-- benches: begin -->$' "$1" 2>/dev/null || ! grep -q '^<!-- benches: end -->$' "$1"; then
+        echo "$1 has no lines <!-- benches: begin --> and <!-- benches: end -->" >&2
+        return 1
+    fi
+    awk -v tables="$2" '
+        /^<!-- benches: end -->$/ { skips = 0 }
+        !skips { print }
+        /^<!-- benches: begin -->$/ {
+            skips = 1
+            print ""
+            while ((getline line < tables) > 0) print line
+            print ""
+        }' "$1" >"$work/readme" && cat "$work/readme" >"$1"
+}
