@@ -467,6 +467,8 @@ impl Code {
             .collect();
         code.by_start.sort_unstable();
 
+        // Of each mapping's locations, how many have names, and how many have not.
+        let mut named = vec![[0_usize; 2]; code.mappings.len()];
         for &(id, pc) in locations {
             let start = code.lines.len();
             for line in symbolizer.frames_of(pc) {
@@ -493,13 +495,17 @@ impl Code {
                 });
             }
             let len = code.lines.len() - start;
-            if len > 0
-                && let Some(mapping) = code.mapping_index_of(pc)
-                && let Some(mapping) = code.mappings.get_mut(mapping)
-            {
-                mapping.is_symbolized = true;
+            let counts = code.mapping_index_of(pc).and_then(|at| named.get_mut(at));
+            if let Some([with, without]) = counts {
+                *(if len > 0 { with } else { without }) += 1;
             }
             code.locations.push((id, Span { start, len }));
+        }
+        for (mapping, [with, without]) in code.mappings.iter_mut().zip(named) {
+            // Readers look for names of their own where a mapping has none yet. A stripped program names what it
+            // exports, be it one function: that must not keep them from it. Nor must a stub without a name let them
+            // replace lines and inlined functions by less.
+            mapping.is_symbolized = with > without;
         }
         code.locations.sort_by_key(|&(id, _)| id);
         code.strings = strings.strings;

@@ -221,6 +221,25 @@ fn libraries_have_their_dynamic_symbols() {
     }
 }
 
+/// As a stripped program that exports a function or two.
+#[test]
+fn a_mapping_is_symbolized_when_most_of_it_has_names() {
+    let start = a_mapping_is_symbolized_when_most_of_it_has_names as *const () as usize;
+    let mapping = mappings().into_iter().find(|m| m.main).unwrap();
+    // Before the first function there is no name.
+    let unnamed = [mapping.limit - 1, mapping.limit - 2];
+    for (pcs, expected) in [
+        (vec![start], true),
+        (vec![start, unnamed[0]], false),
+        (vec![start, unnamed[0], unnamed[1]], false),
+        (vec![start, start + 1, unnamed[0]], true),
+    ] {
+        let code = Symbolizer::default().resolve((0..).zip(pcs.iter().copied()));
+        let mapping = code.mapping(code.mapping_of(start).unwrap()).unwrap();
+        assert_eq!(mapping.is_symbolized, expected, "{pcs:x?}");
+    }
+}
+
 #[test]
 fn the_vdso_is_read_from_memory() {
     let mappings = mappings();
