@@ -120,9 +120,10 @@ impl<'a> Stacks<'a> {
         outermost: Option<Marker>,
         memo: &mut Memo<DEPTH>,
     ) -> Option<StackId> {
-        if memo.outermost != outermost {
+        let marker = Memo::<DEPTH>::code(outermost);
+        if memo.outermost != marker {
             memo.len = 0;
-            memo.outermost = outermost;
+            memo.outermost = marker;
         }
         let shared = memo.shared_with(pcs);
         let mut call = match (shared.checked_sub(1), outermost) {
@@ -344,7 +345,8 @@ impl Iterator for Frames<'_> {
 /// One for each thread or interrupt that samples; it is not shared. Two words a frame.
 #[derive(Debug)]
 pub struct Memo<const DEPTH: usize> {
-    outermost: Option<Marker>,
+    /// As [`code`](Self::code) has it: a new memo is all zeros, so that one in a static takes no room in the binary.
+    outermost: u8,
     /// Frames that are remembered.
     len: usize,
     /// Leaf first, as the stacks that they are compared with; the outermost frame is at the array's end.
@@ -358,10 +360,19 @@ impl<const DEPTH: usize> Memo<DEPTH> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            outermost: None,
+            outermost: 0,
             len: 0,
             pcs: [0; DEPTH],
             calls: [StackId::EMPTY; DEPTH],
+        }
+    }
+
+    /// A number for each marker, and 0 for none.
+    #[inline]
+    const fn code(outermost: Option<Marker>) -> u8 {
+        match outermost {
+            Some(marker) => marker as u8 + 1,
+            None => 0,
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) const FREED_BYTES: usize = 3;
 pub struct HeapProfile<const ROWS: usize, const LIVE: usize> {
     buckets: Buckets<ROWS, 4>,
     live: Live<LIVE>,
-    rate: AtomicUsize,
+    rate: Rate,
     untracked: Counter,
 }
 
@@ -47,7 +47,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
             Self {
                 buckets: Buckets::new(),
                 live: Live::new(),
-                rate: AtomicUsize::new(rate),
+                rate: Rate::new(rate),
                 untracked: Counter::new(),
             }
         }
@@ -70,7 +70,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
 pub struct Heap<'a> {
     rows: Rows<'a>,
     live: LiveView<'a>,
-    rate: &'a AtomicUsize,
+    rate: &'a Rate,
     untracked: &'a Counter,
 }
 
@@ -116,13 +116,13 @@ impl<'a> Heap<'a> {
     #[must_use]
     #[inline]
     pub fn rate(&self) -> usize {
-        self.rate.load(Ordering::Relaxed)
+        self.rate.get()
     }
 
     /// Sets the mean bytes between samples. As with Go's `runtime.MemProfileRate`, it is to be done once and
     /// early: all samples are scaled by the rate that holds when a profile is made.
     pub fn set_rate(&self, rate: usize) {
-        self.rate.store(rate, Ordering::Relaxed);
+        self.rate.set(rate);
     }
 
     /// How many sampled allocations could not be watched, as the table was full.
@@ -147,6 +147,28 @@ impl<'a> Heap<'a> {
     #[cfg(all(test, not(loom)))]
     fn row_of(&self, stack: StackId, size: usize) -> RowId {
         self.rows.add(stack, u32::from(SizeClass::of(size).0), &[])
+    }
+}
+
+/// Mean bytes between samples, as the difference to the default: so a profile at that rate is all zeros, and its
+/// static takes no room in a binary or in flash memory.
+#[derive(Debug)]
+struct Rate(AtomicUsize);
+
+impl Rate {
+    const_fn! {
+        fn new(rate: usize) -> Self {
+            Self(AtomicUsize::new(rate ^ DEFAULT_RATE))
+        }
+    }
+
+    #[inline]
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed) ^ DEFAULT_RATE
+    }
+
+    fn set(&self, rate: usize) {
+        self.0.store(rate ^ DEFAULT_RATE, Ordering::Relaxed);
     }
 }
 
