@@ -19,7 +19,7 @@
 //! use picoprof::http::{Connection, Transmit};
 //! use picoprof::profile::{Profiles, buckets::Buckets};
 //! use picoprof::stack::StackTable;
-//! use picoprof::{Instant, LocationId, NoSymbols, StartError, Target};
+//! use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
 //!
 //! static STACKS: StackTable<256, 1024> = StackTable::new();
 //! static THREADS: Buckets<64, 1> = Buckets::new();
@@ -30,9 +30,10 @@
 //!     type Scratch = [u64; 128];
 //!     type Symbols = NoSymbols;
 //!     type Encoded<B: Body> = B;
+//!     type Threads = [Thread; 0];
 //!
 //!     fn profiles(&self) -> Profiles<'_> {
-//!         Profiles { stacks: STACKS.view(), cpu: None, heap: None, threads: Some(THREADS.view()) }
+//!         Profiles { threads: Some(THREADS.view()), ..Profiles::of(STACKS.view()) }
 //!     }
 //!     fn scratch(&self, words: usize) -> Option<[u64; 128]> {
 //!         (words <= 128).then_some([0; 128])
@@ -42,6 +43,9 @@
 //!     }
 //!     fn encode<B: Body>(&self, profile: B) -> B {
 //!         profile
+//!     }
+//!     fn threads(&self) -> [Thread; 0] {
+//!         []
 //!     }
 //!     fn start_cpu(&self, _hz: u32) -> Result<u64, StartError> {
 //!         Err(StartError::Unavailable)
@@ -90,5 +94,5 @@ mod time;
 pub mod transport;
 
 pub use stack::LocationId;
-pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target};
+pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target, Thread};
 pub use time::Instant;

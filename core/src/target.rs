@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 use core::fmt;
+use core::time::Duration;
 
 use crate::encode::Body;
-use crate::profile::{Kind, Profiles};
-use crate::stack::LocationId;
+use crate::profile::labels::LabelSetId;
+use crate::profile::{Kind, Profiles, Role, Wait};
+use crate::stack::{LocationId, StackId};
 
 /// The program that is profiled, as the endpoints see it: its tables, its clock, its code, its samplers.
 ///
@@ -21,6 +23,9 @@ pub trait Target {
 
     /// A profile as it goes out: gzip around it, or `B` itself.
     type Encoded<B: Body>: Body;
+
+    /// The threads at a moment: `[Thread; 0]` where there are none beside the tasks.
+    type Threads: AsRef<[Thread]> + fmt::Debug;
 
     /// The tables.
     fn profiles(&self) -> Profiles<'_>;
@@ -63,6 +68,16 @@ pub trait Target {
     /// The command line: arguments separated by NUL, for `cmdline`.
     fn command_line(&self) -> &[u8] {
         b""
+    }
+
+    /// The threads as they are now, the calling one first. For `goroutine`.
+    fn threads(&self) -> Self::Threads;
+
+    /// What a function says of a stack that it is on, by its name for people (as in
+    /// [`Symbols`], or [`Function::name`]'s string). For `goroutine`, `block` and `mutex`.
+    fn role_of(&self, function: &str) -> Role {
+        let _ = function;
+        Role::Program
     }
 
     /// Starts sampling CPU time, `hz` times a second of it (0: as it likes best); answers the period in
@@ -108,6 +123,24 @@ pub trait Target {
         let _ = page;
         Ok(())
     }
+}
+
+/// A thread at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Thread {
+    /// What the system calls it.
+    pub id: u64,
+    /// The name, in UTF-8, and zeros behind it.
+    pub name: [u8; 16],
+    /// Where it is; [`StackId::EMPTY`] if it couldn't tell.
+    pub stack: StackId,
+    /// Its labels.
+    pub labels: LabelSetId,
+    /// What it waits for, as far as the system knows; its stack may say more.
+    pub wait: Wait,
+    /// How long it has waited; zero if that's not known.
+    pub waiting: Duration,
 }
 
 /// Why CPU sampling did not start.

@@ -11,7 +11,7 @@ use picoprof::profile::buckets::{Buckets, RowId};
 use picoprof::profile::heap::HeapProfile;
 use picoprof::profile::{Kind, Profiles};
 use picoprof::stack::{Marker, StackTable};
-use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target};
+use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target, Thread};
 
 /// Rows of each kind's table.
 pub const ROWS: usize = 64;
@@ -27,6 +27,8 @@ pub struct Model {
     pub heap: HeapProfile<ROWS, 64>,
     /// `threadcreate`.
     pub threads: Buckets<ROWS, 1>,
+    /// The threads there are.
+    pub threads_now: RefCell<Vec<Thread>>,
     /// Whether `threadcreate` is kept.
     pub has_threads: Cell<bool>,
     /// Whether there is memory for a response.
@@ -58,6 +60,7 @@ impl Default for Model {
             cpu: Buckets::new(),
             heap: HeapProfile::new(1),
             threads: Buckets::new(),
+            threads_now: RefCell::default(),
             has_threads: Cell::new(true),
             has_memory: Cell::new(true),
             has_cpu_timer: Cell::new(true),
@@ -117,13 +120,14 @@ impl Target for Model {
     type Scratch = Vec<u64>;
     type Symbols = ModelSymbols;
     type Encoded<B: Body> = B;
+    type Threads = Vec<Thread>;
 
     fn profiles(&self) -> Profiles<'_> {
         Profiles {
-            stacks: self.stacks.view(),
             cpu: Some(self.cpu.view()),
             heap: Some(self.heap.view()),
             threads: self.has_threads.get().then(|| self.threads.view()),
+            ..Profiles::of(self.stacks.view())
         }
     }
 
@@ -171,6 +175,10 @@ impl Target for Model {
 
     fn command_line(&self) -> &[u8] {
         b"app\0-v\0file"
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        self.threads_now.borrow().clone()
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {

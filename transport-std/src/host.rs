@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use picoprof::encode::Body;
 use picoprof::profile::{Kind, Profiles};
-use picoprof::{LocationId, StartError, Target};
+use picoprof::{LocationId, StartError, Target, Thread};
 
 use crate::gzip::Gzip;
 use crate::symbols::{Code, Symbolizer};
@@ -61,6 +61,7 @@ impl Target for Host {
     type Scratch = Vec<u64>;
     type Symbols = Code;
     type Encoded<B: Body> = Gzip<B>;
+    type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
         tables::all()
@@ -105,6 +106,10 @@ impl Target for Host {
 
     fn command_line(&self) -> &[u8] {
         &self.command_line
+    }
+
+    fn threads(&self) -> [Thread; 0] {
+        []
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {

@@ -38,9 +38,9 @@ pub(crate) const fn threads() -> Rows<'static> {
 
 pub(crate) const fn all() -> Profiles<'static> {
     Profiles {
-        stacks: stacks(),
         cpu: Some(cpu()),
         heap: Some(heap()),
         threads: Some(threads()),
+        ..Profiles::of(stacks())
     }
 }

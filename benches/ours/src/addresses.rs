@@ -9,7 +9,7 @@ use picoprof::encode::source::Source;
 use picoprof::profile::buckets::Buckets;
 use picoprof::profile::{Kind, Profiles};
 use picoprof::stack::StackTable;
-use picoprof::{LocationId, NoSymbols, StartError, Target};
+use picoprof::{LocationId, NoSymbols, StartError, Target, Thread};
 
 const STACKS: usize = 10_000;
 const FRAMES: usize = 30;
@@ -23,13 +23,12 @@ impl Target for Bare {
     type Scratch = Vec<u64>;
     type Symbols = NoSymbols;
     type Encoded<B: Body> = B;
+    type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
         Profiles {
-            stacks: TABLE.view(),
             cpu: Some(CPU.view()),
-            heap: None,
-            threads: None,
+            ..Profiles::of(TABLE.view())
         }
     }
 
@@ -46,6 +45,10 @@ impl Target for Bare {
 
     fn encode<B: Body>(&self, profile: B) -> B {
         profile
+    }
+
+    fn threads(&self) -> [Thread; 0] {
+        []
     }
 
     fn start_cpu(&self, _: u32) -> Result<u64, StartError> {

@@ -39,7 +39,7 @@ impl<'t, T: Target> Source<'t, T> {
         let period = match kind {
             Kind::Cpu => period,
             Kind::Allocs | Kind::Heap => profiles.heap?.rate() as u64,
-            Kind::ThreadCreate => 1,
+            _ => 1,
         };
         Some(Self {
             target,

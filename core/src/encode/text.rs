@@ -257,7 +257,8 @@ fn sort_key(kind: Kind, counted: &Values) -> u64 {
     const LAST: u64 = u64::MAX >> ROW_BITS;
     match kind {
         Kind::Heap | Kind::Allocs => HeapCounts::of(counted).in_use[1].min(LAST),
-        Kind::Cpu | Kind::ThreadCreate => LAST - counted[0].min(LAST),
+        Kind::Block | Kind::Mutex => LAST - counted[1].min(LAST),
+        _ => LAST - counted[0].min(LAST),
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Transmit {
 ///
 /// ```
 /// # use core::fmt;
-/// # use picoprof::{Instant, LocationId, NoSymbols, StartError, Target};
+/// # use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
 /// # use picoprof::encode::Body;
 /// # use picoprof::profile::Profiles;
 /// # use picoprof::stack::StackTable;
@@ -61,14 +61,16 @@ pub enum Transmit {
 /// #     type Scratch = [u64; 1];
 /// #     type Symbols = NoSymbols;
 /// #     type Encoded<B: Body> = B;
+/// #     type Threads = [Thread; 0];
 /// #     fn profiles(&self) -> Profiles<'_> {
-/// #         Profiles { stacks: STACKS.view(), cpu: None, heap: None, threads: None }
+/// #         Profiles::of(STACKS.view())
 /// #     }
 /// #     fn scratch(&self, words: usize) -> Option<[u64; 1]> { (words <= 1).then_some([0]) }
 /// #     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
 /// #         NoSymbols { file: "[firmware]", build_id: "" }
 /// #     }
 /// #     fn encode<B: Body>(&self, profile: B) -> B { profile }
+/// #     fn threads(&self) -> [Thread; 0] { [] }
 /// #     fn command_line(&self) -> &[u8] { b"firmware" }
 /// #     fn start_cpu(&self, _: u32) -> Result<u64, StartError> { Err(StartError::Unavailable) }
 /// #     fn stop_cpu(&self) {}

@@ -37,7 +37,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// Begins the answer to `request`, whose head is at the front of `input`.
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
         let profiles: Profiles<'t> = self.target.profiles();
-        let route = Route::of(request.path, |kind| profiles.rows(kind).is_some());
+        let route = Route::of(request.path, |kind| profiles.keeps(kind));
         let is_allowed = request
             .host
             .is_none_or(|host| self.target.is_host_allowed(host));

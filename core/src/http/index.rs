@@ -46,10 +46,14 @@ enum Entry {
 }
 
 /// By name.
-const ENTRIES: [Entry; 6] = [
+const ENTRIES: [Entry; 10] = [
     Entry::Profile(Kind::Allocs),
+    Entry::Profile(Kind::Block),
     Entry::CommandLine,
+    Entry::Profile(Kind::Goroutine),
+    Entry::Profile(Kind::GoroutineLeak),
     Entry::Profile(Kind::Heap),
+    Entry::Profile(Kind::Mutex),
     Entry::Profile(Kind::Cpu),
     Entry::Symbol,
     Entry::Profile(Kind::ThreadCreate),
@@ -103,7 +107,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
     fn entry(&self) -> Option<Entry> {
         let profiles = self.target.profiles();
         let is_kept = |entry: &Entry| match entry {
-            Entry::Profile(kind) => profiles.rows(*kind).is_some(),
+            Entry::Profile(kind) => profiles.keeps(*kind),
             _ => true,
         };
         let mut kept = ENTRIES.into_iter().filter(is_kept);

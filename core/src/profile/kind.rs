@@ -8,8 +8,16 @@
 pub enum Kind {
     /// `allocs`: everything allocated so far.
     Allocs,
+    /// `block`: where threads and tasks wait.
+    Block,
+    /// `goroutine`: threads and tasks, and where each is.
+    Goroutine,
+    /// `goroutineleak`: tasks that can never run again.
+    GoroutineLeak,
     /// `heap`: what is allocated now.
     Heap,
+    /// `mutex`: who others wait for.
+    Mutex,
     /// `profile`: where CPU time goes.
     Cpu,
     /// `threadcreate`: who created threads.
@@ -42,18 +50,40 @@ const CPU_TYPES: &[ValueType] = &[
     value_type("cpu", "nanoseconds"),
 ];
 
+const CONTENTION_TYPES: &[ValueType] = &[
+    value_type("contentions", "count"),
+    value_type("delay", "nanoseconds"),
+];
+
+const GOROUTINE_TYPES: &[ValueType] = &[value_type("goroutine", "count")];
+
+const GOROUTINE_LEAK_TYPES: &[ValueType] = &[value_type("goroutineleak", "count")];
+
 const THREAD_CREATE_TYPES: &[ValueType] = &[value_type("threadcreate", "count")];
 
 impl Kind {
     /// All of them, by name.
-    pub const ALL: [Self; 4] = [Self::Allocs, Self::Heap, Self::Cpu, Self::ThreadCreate];
+    pub const ALL: [Self; 8] = [
+        Self::Allocs,
+        Self::Block,
+        Self::Goroutine,
+        Self::GoroutineLeak,
+        Self::Heap,
+        Self::Mutex,
+        Self::Cpu,
+        Self::ThreadCreate,
+    ];
 
     /// The last part of its endpoint's path.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Allocs => "allocs",
+            Self::Block => "block",
+            Self::Goroutine => "goroutine",
+            Self::GoroutineLeak => "goroutineleak",
             Self::Heap => "heap",
+            Self::Mutex => "mutex",
             Self::Cpu => "profile",
             Self::ThreadCreate => "threadcreate",
         }
@@ -64,6 +94,9 @@ impl Kind {
     pub const fn sample_types(self) -> &'static [ValueType] {
         match self {
             Self::Allocs | Self::Heap => HEAP_TYPES,
+            Self::Block | Self::Mutex => CONTENTION_TYPES,
+            Self::Goroutine => GOROUTINE_TYPES,
+            Self::GoroutineLeak => GOROUTINE_LEAK_TYPES,
             Self::Cpu => CPU_TYPES,
             Self::ThreadCreate => THREAD_CREATE_TYPES,
         }
@@ -85,6 +118,9 @@ impl Kind {
     pub const fn period_type(self) -> ValueType {
         match self {
             Self::Allocs | Self::Heap => value_type("space", "bytes"),
+            Self::Block | Self::Mutex => value_type("contentions", "count"),
+            Self::Goroutine => value_type("goroutine", "count"),
+            Self::GoroutineLeak => value_type("goroutineleak", "count"),
             Self::Cpu => value_type("cpu", "nanoseconds"),
             Self::ThreadCreate => value_type("threadcreate", "count"),
         }
@@ -98,9 +134,24 @@ impl Kind {
                 "Every allocation since the start, freed or not: who makes the garbage. \
                  Sampled by bytes and scaled to the whole. The same data as heap, shown as alloc_space."
             }
+            Self::Block => {
+                "Where threads and tasks waited for each other, and for how long: locks, channels, joins. \
+                 With all=1 also for time and the network, with idle=1 also workers without work."
+            }
+            Self::Goroutine => {
+                "Every thread and task, and the call stack that it is at. With debug=2 each by itself: what it \
+                 waits for, and since when."
+            }
+            Self::GoroutineLeak => {
+                "Tasks that wait and that nothing can wake any more: nobody has a waker of theirs."
+            }
             Self::Heap => {
                 "The allocations that are still live: who holds the memory. With gc=1 the allocator \
                  first gives free memory back."
+            }
+            Self::Mutex => {
+                "Who held the locks that others waited for: the call stacks that released them, and the time \
+                 that was waited."
             }
             Self::Cpu => {
                 "CPU time by call stack, of all threads, for seconds=N (default 30), at hz=N samples \

@@ -5,9 +5,13 @@
 pub mod buckets;
 pub mod heap;
 mod kind;
+pub mod labels;
 pub(crate) mod snapshot;
+pub mod task;
+mod wait;
 
 pub use kind::{Kind, ValueType};
+pub use wait::{Role, Wait};
 
 use self::buckets::{Rows, Values};
 use self::heap::{
@@ -17,7 +21,7 @@ use crate::stack::Stacks;
 
 /// The tables that a program keeps: one stack table, and what each kind counts by its stacks.
 ///
-/// A kind that is `None` has no endpoint.
+/// A kind that is `None` has no endpoint. Fill in what there is, over [`of`](Self::of).
 #[derive(Clone, Copy, Debug)]
 pub struct Profiles<'a> {
     /// The stacks of all kinds.
@@ -28,14 +32,49 @@ pub struct Profiles<'a> {
     pub heap: Option<Heap<'a>>,
     /// `threadcreate`: threads.
     pub threads: Option<Rows<'a>>,
+    /// `block`: how many times was waited, and nanoseconds. The tag is the bits of a
+    /// [`LabelSetId`](labels::LabelSetId).
+    pub block: Option<Rows<'a>>,
+    /// `mutex`: how many were kept waiting, and nanoseconds. The tag is the bits of a
+    /// [`LabelSetId`](labels::LabelSetId).
+    pub mutex: Option<Rows<'a>>,
+    /// `goroutine` and `goroutineleak`: tasks. The threads beside them are the
+    /// [`Target`](crate::Target::threads)'s.
+    pub tasks: Option<task::Tasks<'a>>,
 }
 
 impl<'a> Profiles<'a> {
-    /// The counters of a kind, if it is kept.
+    /// No kinds yet.
+    #[must_use]
+    pub const fn of(stacks: Stacks<'a>) -> Self {
+        Self {
+            stacks,
+            cpu: None,
+            heap: None,
+            threads: None,
+            block: None,
+            mutex: None,
+            tasks: None,
+        }
+    }
+
+    /// Whether a kind has an endpoint.
+    #[must_use]
+    pub fn keeps(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Goroutine | Kind::GoroutineLeak => self.tasks.is_some(),
+            _ => self.rows(kind).is_some(),
+        }
+    }
+
+    /// The counters of a kind, if it has some and is kept.
     #[must_use]
     pub fn rows(&self, kind: Kind) -> Option<Rows<'a>> {
         match kind {
             Kind::Allocs | Kind::Heap => Some(self.heap?.rows()),
+            Kind::Block => self.block,
+            Kind::Mutex => self.mutex,
+            Kind::Goroutine | Kind::GoroutineLeak => None,
             Kind::Cpu => self.cpu,
             Kind::ThreadCreate => self.threads,
         }
@@ -79,7 +118,10 @@ impl Scale {
                 0,
                 0,
             ],
-            Kind::ThreadCreate => [signed(counted[0]), 0, 0, 0],
+            Kind::Block | Kind::Mutex => [signed(counted[0]), signed(counted[1]), 0, 0],
+            Kind::Goroutine | Kind::GoroutineLeak | Kind::ThreadCreate => {
+                [signed(counted[0]), 0, 0, 0]
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use picoprof::profile::buckets::Buckets;
 use picoprof::profile::heap::HeapProfile;
 use picoprof::stack::{Marker, Memo, StackTable};
 use picoprof::transport::{self, Clock, Received, Transport, Wait, serve_blocking};
-use picoprof::{Instant, LocationId, NoSymbols, StartError, Target};
+use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 static STACKS: StackTable<64, 128> = StackTable::new();
 static CPU: Buckets<16, 1> = Buckets::new();
@@ -44,13 +44,14 @@ impl Target for Firmware {
     type Scratch = Words;
     type Symbols = NoSymbols;
     type Encoded<B: Body> = B;
+    type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
         Profiles {
-            stacks: STACKS.view(),
             cpu: Some(CPU.view()),
             heap: Some(HEAP.view()),
             threads: Some(THREADS.view()),
+            ..Profiles::of(STACKS.view())
         }
     }
 
@@ -80,6 +81,10 @@ impl Target for Firmware {
 
     fn command_line(&self) -> &[u8] {
         b"firmware"
+    }
+
+    fn threads(&self) -> [Thread; 0] {
+        []
     }
 
     fn start_cpu(&self, _hz: u32) -> Result<u64, StartError> {
