@@ -26,7 +26,9 @@
 compile_error!("picoprof-std is for 64-bit Linux; picoprof itself, without -std, runs anywhere");
 
 mod allocator;
+mod clock;
 mod cpu;
+mod current;
 mod exclusive;
 mod gzip;
 mod host;

@@ -15,6 +15,8 @@ static STACKS: StackTable<{ 1 << 17 }, { 1 << 21 }> = StackTable::new();
 static CPU: Buckets<{ 1 << 17 }, 1> = Buckets::new();
 static HEAP: HeapProfile<{ 1 << 16 }, { 1 << 16 }> = HeapProfile::new(DEFAULT_RATE);
 static THREADS: Buckets<{ 1 << 12 }, 1> = Buckets::new();
+static BLOCK: Buckets<{ 1 << 14 }, 2> = Buckets::new();
+static MUTEX: Buckets<{ 1 << 14 }, 2> = Buckets::new();
 
 #[inline]
 pub(crate) const fn stacks() -> Stacks<'static> {
@@ -36,11 +38,23 @@ pub(crate) const fn threads() -> Rows<'static> {
     THREADS.view()
 }
 
+#[inline]
+pub(crate) const fn block() -> Rows<'static> {
+    BLOCK.view()
+}
+
+#[inline]
+pub(crate) const fn mutex() -> Rows<'static> {
+    MUTEX.view()
+}
+
 pub(crate) const fn all() -> Profiles<'static> {
     Profiles {
         cpu: Some(cpu()),
         heap: Some(heap()),
         threads: Some(threads()),
+        block: Some(block()),
+        mutex: Some(mutex()),
         ..Profiles::of(stacks())
     }
 }

@@ -13,14 +13,15 @@ use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
 use std::{process, thread};
 
 use self::client::Client;
 use self::listener::Listener;
+use picoprof::Instant;
+
 use crate::host::{Host, Options};
 use crate::sys::{self, Interest};
-use crate::{interposed, unwind};
+use crate::{clock, interposed, unwind};
 
 /// Connections at once. When there are more, the one that has been idle for longest is closed.
 const MAX_CLIENTS: usize = 128;
@@ -139,7 +140,6 @@ impl Server {
                     listeners: &self.listeners,
                     wakes: &wakes,
                     clients: Vec::new(),
-                    start: Instant::now(),
                     accepts_again: None,
                 }
                 .run();
@@ -196,8 +196,7 @@ struct Loop<'h> {
     /// Is readable when the guard was dropped.
     wakes: &'h UnixStream,
     clients: Vec<Client<'h>>,
-    start: Instant,
-    accepts_again: Option<picoprof::Instant>,
+    accepts_again: Option<Instant>,
 }
 
 impl Loop<'_> {
@@ -205,7 +204,7 @@ impl Loop<'_> {
         loop {
             for client in &mut self.clients {
                 // Read for each: making a profile for one takes its time.
-                client.serve(since(self.start));
+                client.serve(clock::now());
             }
             self.clients.retain(|client| !client.is_closed());
             match self.wait() {
@@ -219,7 +218,7 @@ impl Loop<'_> {
 
     /// Waits for something to do.
     fn wait(&mut self) -> io::Result<Ready> {
-        let now = self.now();
+        let now = clock::now();
         if self.accepts_again.is_some_and(|time| time <= now) {
             self.accepts_again = None;
         }
@@ -240,7 +239,7 @@ impl Loop<'_> {
         let deadlines = self.clients.iter().filter_map(Client::deadline);
         let deadline = deadlines.chain(self.accepts_again).min();
         // Read again: making a profile takes its time.
-        let now = self.now();
+        let now = clock::now();
         let came = sys::poll(&interests, deadline.map(|deadline| deadline.since(now)))?;
         let (wakes, rest) = came.split_first().unwrap_or((&0, &[]));
         let (listeners, clients) = rest.split_at_checked(accepting.len()).unwrap_or_default();
@@ -266,7 +265,7 @@ impl Loop<'_> {
                         self.make_room();
                     }
                     if self.clients.len() < MAX_CLIENTS {
-                        let now = self.now();
+                        let now = clock::now();
                         self.clients.push(Client::new(stream, self.host, now));
                     } else {
                         client::refuse(stream);
@@ -277,7 +276,7 @@ impl Loop<'_> {
                     | io::ErrorKind::ConnectionAborted
                     | io::ErrorKind::Interrupted => {}
                     // Most likely the process has too many files open.
-                    _ => self.accepts_again = Some(self.now() + ACCEPT_PAUSE),
+                    _ => self.accepts_again = Some(clock::now() + ACCEPT_PAUSE),
                 },
             }
         }
@@ -293,15 +292,6 @@ impl Loop<'_> {
             self.clients.remove(longest);
         }
     }
-
-    fn now(&self) -> picoprof::Instant {
-        since(self.start)
-    }
-}
-
-fn since(start: Instant) -> picoprof::Instant {
-    let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    picoprof::Instant::from_nanos(nanos)
 }
 
 /// What came.
