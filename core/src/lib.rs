@@ -93,6 +93,7 @@ mod target;
 mod time;
 pub mod transport;
 
+pub use profile::task::{Tracer, set_tracer, task};
 pub use stack::LocationId;
 pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target, Thread};
 pub use time::Instant;

@@ -1,11 +1,31 @@
-//! The atomics of this crate: portable-atomic's, or loom's under `--cfg loom`.
+//! The atomics and cells of this crate: portable-atomic's and core's, or loom's under `--cfg loom`.
 
 #![forbid(unsafe_code)]
 
 #[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+#[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 #[cfg(not(loom))]
 pub(crate) use portable_atomic::{AtomicU8, AtomicUsize, Ordering};
+
+/// A cell as loom has it.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(core::cell::UnsafeCell::new(value))
+    }
+
+    /// Lends a pointer to what is in, which is to be used in `with` alone, and by nobody else then.
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, with: impl FnOnce(*mut T) -> R) -> R {
+        with(self.0.get())
+    }
+}
 
 /// `[expression; N]` for values that are not `Copy`; loom's atomics have no constant constructor, so there
 /// each element is made at run time.

@@ -5,7 +5,7 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use picoprof::stack::capture::{End, Registers};
+use picoprof::stack::capture::{End, Registers, registers_here};
 use picoprof::stack::{Marker, Memo, StackId};
 
 use crate::exclusive::Exclusive;
@@ -37,7 +37,7 @@ impl Work {
 #[inline(always)]
 pub(crate) fn intern_here() -> StackId {
     // SAFETY: as this is always inlined, the registers are the calling function's.
-    unsafe { intern(unwind::registers_here()) }
+    unsafe { intern(registers_here()) }
 }
 
 /// # Safety

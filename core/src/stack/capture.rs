@@ -108,6 +108,81 @@ impl StackBounds {
     }
 }
 
+/// The registers at the place of the call, for a walk that begins with the calling function. The walk must
+/// be made before that function returns.
+///
+/// All zeros on machines whose registers are not known here.
+///
+/// May run in a signal handler or an interrupt.
+#[must_use]
+#[inline(always)]
+pub fn registers_here() -> Registers {
+    let (pc, sp, fp): (usize, usize, usize);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: copies three registers and touches neither memory nor flags.
+    unsafe {
+        core::arch::asm!(
+            "lea {pc}, [rip]",
+            "mov {sp}, rsp",
+            "mov {fp}, rbp",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: copies three registers and touches neither memory nor flags.
+    unsafe {
+        core::arch::asm!(
+            "adr {pc}, .",
+            "mov {sp}, sp",
+            "mov {fp}, x29",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(target_arch = "arm")]
+    // SAFETY: copies three registers and touches neither memory nor flags.
+    unsafe {
+        core::arch::asm!(
+            "mov {pc}, pc",
+            "mov {sp}, sp",
+            "mov {fp}, r7",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
+    // SAFETY: copies three registers and touches neither memory nor flags.
+    unsafe {
+        core::arch::asm!(
+            "auipc {pc}, 0",
+            "mv {sp}, sp",
+            "mv {fp}, s0",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "arm",
+        target_arch = "riscv32",
+        target_arch = "riscv64"
+    )))]
+    {
+        (pc, sp, fp) = (0, 0, 0);
+    }
+    Registers { pc, sp, fp }
+}
+
 /// Why a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, process, thread};
 
 use picoprof::StartError;
+use picoprof::stack::capture::registers_here;
 
 use super::handler;
 use super::timer::{self, Timer};
@@ -117,7 +118,7 @@ pub(crate) fn thread_began() {
         // What is there under its id is a thread's that has ended.
         session.timers.remove(&thread);
         // Its stack is newer than the list that the handler looks in.
-        let stack = Stack::of_this_thread(unwind::registers_here().sp);
+        let stack = Stack::of_this_thread(registers_here().sp);
         session.arm(thread, stack);
     }
 }

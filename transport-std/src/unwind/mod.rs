@@ -18,7 +18,6 @@
 
 mod arch;
 mod build;
-mod here;
 mod modules;
 mod objects;
 mod publish;
@@ -32,7 +31,6 @@ mod words;
 use picoprof::stack::capture::{End, Registers, StackBounds};
 
 pub(crate) use arch::RED_ZONE;
-pub(crate) use here::registers_here;
 use modules::Modules;
 use publish::{Published, Update};
 

@@ -10,6 +10,8 @@ use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use picoprof::stack::capture::registers_here;
+
 use super::*;
 
 const DEPTH: usize = 256;

@@ -1,49 +1,34 @@
 //! Tasks, as Go shows goroutines: for any executor.
+//!
+//! [`task`] wraps a future and polls it with a waker of its own. A leaf future that waits clones the waker: the stack at that
+//! clone is the await that the task is at, and a task of whose waker there's no clone waits for ever. Whoever wakes
+//! it does so by that waker: the stack there is who let it go on.
+//!
+//! A task has a slot in a [`TaskPool`], which is the data of its waker. The slot is kept until the wrapper and all clones of
+//! the waker are gone. `state` is the one word that all agree by; `pool` the slots, and who has which; `waker` the waker's
+//! functions; `traced` the wrapper.
 
 #![deny(unsafe_code)]
+
+mod installed;
+mod name;
+mod pool;
+mod state;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod traced;
+mod tracer;
+mod waker;
+mod wide;
+
+pub use installed::set_tracer;
+pub use pool::{TaskPool, Tasks};
+pub use traced::{Traced, task};
+pub use tracer::{Context, Tracer};
 
 use super::labels::LabelSetId;
 use crate::stack::StackId;
 use crate::time::Instant;
-
-/// The pool of tasks, whose size is not in the type.
-#[derive(Clone, Copy, Debug)]
-pub struct Tasks<'a> {
-    slots: &'a [()],
-}
-
-impl Tasks<'_> {
-    /// How many tasks there is room for: [`get`](Self::get)'s argument is below it.
-    #[must_use]
-    pub const fn capacity(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// How many tasks there are now.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many tasks found no room so far: they run unseen.
-    #[must_use]
-    pub const fn lost(&self) -> u64 {
-        0
-    }
-
-    /// The task in a slot, if there's one.
-    #[must_use]
-    pub fn get(&self, slot: usize) -> Option<Task> {
-        let _ = slot;
-        None
-    }
-}
 
 /// A task at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +50,13 @@ pub struct Task {
     pub state: State,
     /// When it was spawned.
     pub spawned: Instant,
-    /// Since when it is in this state.
+    /// Since when it is in this state. Of one that runs: since when it could.
     pub since: Instant,
     /// How many times it was polled.
     pub polls: u64,
     /// When it was woken last; `None` if it never was.
     pub woken: Option<Instant>,
-    /// How many clones of its waker there are.
+    /// How many clones of its waker there are, without the one that it is polled with.
     pub wakers: usize,
     /// Whether another task polls it: then that one's waker matters.
     pub is_nested: bool,
