@@ -73,6 +73,11 @@ pub trait Target {
     /// The threads as they are now, the calling one first. For `goroutine`.
     fn threads(&self) -> Self::Threads;
 
+    /// How many threads there are, for the index page: as cheap as can be.
+    fn thread_count(&self) -> usize {
+        self.threads().as_ref().len()
+    }
+
     /// What a function says of a stack that it is on, by its name for people (as in
     /// [`Symbols`], or [`Function::name`]'s string). For `goroutine`, `block` and `mutex`.
     fn role_of(&self, function: &str) -> Role {

@@ -2,7 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod census;
+pub mod dump;
+pub(crate) mod goroutines;
+pub(crate) mod pairs;
 pub mod profile;
+pub(crate) mod reasons;
 pub(crate) mod records;
 pub mod source;
 pub mod text;

@@ -126,19 +126,19 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     }
 
     fn find_sample(&mut self) -> bool {
-        while let Some(row) = self.source.row(self.cursor.index) {
-            if let Some((stack, counted)) = self.source.counted(row) {
-                let frames = self.source.stacks.frames(stack);
+        while self.cursor.index < self.source.extent() {
+            if let Some(record) = self.source.record(self.cursor.index) {
+                let frames = self.source.stacks.frames(record.stack);
                 frames
                     .clone()
                     .for_each(|location| self.used.insert(location));
                 self.sample = Sample::new(
                     &self.used,
                     frames,
-                    stack,
-                    self.source.values(&counted),
+                    record.stack,
+                    self.source.values(&record.counted),
                     self.source.kind.sample_types().len(),
-                    self.source.scale.object_size(&counted),
+                    self.source.scale.object_size(&record.counted),
                 );
                 return true;
             }

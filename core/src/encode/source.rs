@@ -1,13 +1,16 @@
-//! What a profile is made of: the rows to show, and how to read their counters.
+//! What a profile is made of: the records to show, and how to read their counters.
 
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
 
+use super::census::{Census, Counted};
+use super::reasons::Reasons;
 use super::used::{self, Used};
 use crate::profile::buckets::{RowId, Rows, Values};
-use crate::profile::snapshot::Snapshot;
-use crate::profile::{Kind, Profiles, SampleValues, Scale};
+use crate::profile::labels::LabelSetId;
+use crate::profile::snapshot::{self, Snapshot};
+use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
 use crate::target::{Symbols, Target};
 
@@ -17,7 +20,7 @@ pub struct Source<'t, T: Target> {
     pub(crate) target: &'t T,
     pub(crate) kind: Kind,
     pub(crate) stacks: Stacks<'t>,
-    pub(crate) rows: Rows<'t>,
+    records: Records<'t, T>,
     pub(crate) scale: Scale,
     pub(crate) time_nanos: u64,
     pub(crate) duration_nanos: u64,
@@ -25,42 +28,119 @@ pub struct Source<'t, T: Target> {
     pub(crate) note: &'static str,
     /// The target's, or "".
     pub(crate) drop_frames: &'static str,
-    difference: Option<Snapshot<T::Scratch>>,
+    filter: Option<Filter<T::Scratch>>,
+}
+
+/// Where the records come from.
+#[derive(Debug)]
+enum Records<'t, T: Target> {
+    /// Counters that count up, and what they had counted before, if a difference is asked for.
+    Rows(Rows<'t>, Option<Snapshot<T::Scratch>>),
+    Census(Census<'t, T>),
+}
+
+/// Which waits a `block` or `mutex` profile shows.
+///
+/// What a thread or task waited for is told by the functions on its stack ([`Target::role_of`]). Where no
+/// function has a name, and where there is no memory for a byte for each location of the stack table,
+/// everything is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Waits {
+    /// As Go: in `block` those for other threads and tasks, in `mutex` those for locks.
+    Synchronization,
+    /// In `block` also those for work ([`Wait::Idle`]).
+    AndIdle,
+    /// All.
+    All,
+}
+
+/// A record of a profile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    pub(crate) stack: StackId,
+    /// [`LabelSetId::EMPTY`] for the kinds that have none.
+    #[expect(dead_code, reason = "shown once there is a table of labels")]
+    pub(crate) labels: LabelSetId,
+    pub(crate) counted: Values,
+}
+
+impl Record {
+    pub(crate) const EMPTY: Self = Self {
+        stack: StackId::EMPTY,
+        labels: LabelSetId::EMPTY,
+        counted: [0; 4],
+    };
 }
 
 impl<'t, T: Target> Source<'t, T> {
-    /// All that a kind has counted so far, if the target keeps the kind.
+    /// All that a kind has counted so far, or for `goroutine` and `goroutineleak` who there is now, if the target
+    /// keeps the kind.
     ///
     /// `period` is what lies between two samples: nanoseconds for CPU; for the other kinds it is
     /// known and ignored.
     #[must_use]
     pub fn new(target: &'t T, kind: Kind, period: u64) -> Option<Self> {
         let profiles: Profiles<'t> = target.profiles();
+        if !profiles.keeps(kind) {
+            return None;
+        }
         let period = match kind {
             Kind::Cpu => period,
             Kind::Allocs | Kind::Heap => profiles.heap?.rate() as u64,
             _ => 1,
         };
+        let records = match profiles.rows(kind) {
+            Some(rows) => Records::Rows(rows, None),
+            None => Records::Census(Census::take(target, kind)),
+        };
         Some(Self {
             target,
             kind,
             stacks: profiles.stacks,
-            rows: profiles.rows(kind)?,
+            records,
             scale: Scale::new(kind, period),
             time_nanos: target.unix_nanos(),
             duration_nanos: 0,
             note: target.note(kind),
             drop_frames: target.drop_frames(kind),
-            difference: None,
+            filter: None,
         })
     }
 
-    /// What was counted since a snapshot.
-    pub(crate) fn since(self, start: Snapshot<T::Scratch>) -> Self {
+    /// Leaves out of `block` and `mutex` what they are not about. It asks for the names of the functions on all
+    /// stacks of the profile.
+    #[must_use]
+    pub fn showing(self, waits: Waits) -> Self {
+        if !matches!(self.kind, Kind::Block | Kind::Mutex) || waits == Waits::All {
+            return self;
+        }
+        let mut used = Used::marked(&self.stacks, |words| self.target.scratch(words));
+        for record in self.iter() {
+            let frames = self.stacks.frames(record.stack);
+            frames.for_each(|location| used.insert(location));
+        }
+        let symbols = self.symbols(&used);
+        let reasons = Reasons::new(self.target, &self.stacks, &used, &symbols);
         Self {
-            difference: Some(start.into_difference(&self.rows)),
+            filter: reasons.map(|reasons| Filter { reasons, waits }),
             ..self
         }
+    }
+
+    /// What was counted since a moment; `None` without memory for it.
+    pub(crate) fn since(self, before: Before<T::Scratch>) -> Option<Self> {
+        let records = match (self.records, before) {
+            (Records::Rows(rows, _), Before::Rows(snapshot)) => {
+                let difference = snapshot.into_difference(&rows);
+                Records::Rows(rows, Some(difference))
+            }
+            (Records::Census(census), Before::Census(before)) => {
+                Records::Census(census.since(&before, self.target)?)
+            }
+            _ => return None,
+        };
+        Some(Self { records, ..self })
     }
 
     pub(crate) fn with_duration(self, duration: Duration) -> Self {
@@ -74,24 +154,57 @@ impl<'t, T: Target> Source<'t, T> {
         Self { time_nanos, ..self }
     }
 
-    /// The row with this number, counting [`RowId::LOST`] behind the others; `None` at the end.
-    pub(crate) fn row(&self, index: usize) -> Option<RowId> {
-        if index == self.rows.capacity() {
-            return Some(RowId::LOST);
+    /// One more than the highest number of a record.
+    pub(crate) fn extent(&self) -> usize {
+        match &self.records {
+            // The last is for what was lost.
+            Records::Rows(rows, _) => rows.capacity() + 1,
+            Records::Census(census) => census.extent(),
         }
-        (index < self.rows.capacity()).then(|| RowId::new(index as u32))
     }
 
-    /// A row's stack and counters, if the row is part of the profile.
+    /// The record with this number, if there's one and it is part of the profile.
     ///
-    /// As in Go, a row whose values are all zero is part of a whole profile and not of a difference.
-    pub(crate) fn counted(&self, row: RowId) -> Option<(StackId, Values)> {
-        let (stack, _) = self.rows.key(row)?;
-        let (values, may_be_zero) = match &self.difference {
-            Some(difference) => (difference.values(&self.rows, row), false),
-            None => (self.rows.values(row), row != RowId::LOST),
+    /// As in Go, a record whose values are all zero is part of a whole profile and not of a difference.
+    pub(crate) fn record(&self, index: usize) -> Option<Record> {
+        let (stack, labels, counted) = match &self.records {
+            Records::Rows(rows, difference) => {
+                let row = if index == rows.capacity() {
+                    RowId::LOST
+                } else {
+                    RowId::new(u32::try_from(index).ok()?)
+                };
+                let (stack, tag) = rows.key(row)?;
+                let (counted, may_be_zero) = match difference {
+                    Some(difference) => (difference.values(rows, row), false),
+                    None => (rows.values(row), row != RowId::LOST),
+                };
+                if !may_be_zero && counted == Values::default() {
+                    return None;
+                }
+                (stack, self.labels_of(tag), counted)
+            }
+            Records::Census(census) => census.record(index)?,
         };
-        (may_be_zero || values != Values::default()).then_some((stack, values))
+        let shows = |filter: &Filter<_>| filter.shows(self.kind, &self.stacks, stack);
+        self.filter.as_ref().is_none_or(shows).then_some(Record {
+            stack,
+            labels,
+            counted,
+        })
+    }
+
+    /// The records in the table's order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Record> {
+        (0..self.extent()).filter_map(|index| self.record(index))
+    }
+
+    /// How many records there are, or a few more; `None` if they are sorted as they are.
+    pub(crate) fn unsorted(&self) -> Option<usize> {
+        match &self.records {
+            Records::Rows(rows, _) => Some(rows.len()),
+            Records::Census(_) => None,
+        }
     }
 
     /// The values of a sample.
@@ -101,31 +214,99 @@ impl<'t, T: Target> Source<'t, T> {
 
     /// How many samples the tables had no room for.
     pub(crate) fn lost(&self) -> u64 {
-        self.counted(RowId::LOST).map_or(0, |(_, values)| values[0])
+        match &self.records {
+            Records::Rows(rows, _) => {
+                let lost = self.record(rows.capacity());
+                lost.map_or(0, |record| record.counted[0])
+            }
+            Records::Census(census) => census.lost(),
+        }
     }
 
     /// What is known of the code at the locations of a set.
     pub(crate) fn symbols(&self, used: &Used<T::Scratch>) -> T::Symbols {
-        let places = 0..used::places(&self.stacks);
-        let mut locations = places
-            .filter_map(used::location_at)
-            .filter(|&location| used.contains(location))
-            .filter_map(|location| match self.stacks.location(location) {
-                Frame::Pc(pc) if pc != 0 => Some((location, pc)),
-                _ => None,
-            });
-        self.target.symbols(&mut locations)
+        symbols(self.target, &self.stacks, used)
     }
 
-    /// The name, file and line of each function at a location, innermost first.
-    pub(crate) fn functions(
-        symbols: &T::Symbols,
-        location: LocationId,
-    ) -> impl Iterator<Item = (&str, &str, u32)> {
-        symbols.lines(location).iter().filter_map(|line| {
-            let function = symbols.function(line.function)?;
-            let name = symbols.string(function.name)?;
-            Some((name, symbols.string(function.filename)?, line.line))
-        })
+    fn labels_of(&self, tag: u32) -> LabelSetId {
+        match self.kind {
+            Kind::Block | Kind::Mutex => LabelSetId::from_bits(tag),
+            _ => LabelSetId::EMPTY,
+        }
     }
+}
+
+/// What a difference is taken from.
+#[derive(Debug)]
+pub(crate) enum Before<S> {
+    Rows(Snapshot<S>),
+    Census(Counted<S>),
+}
+
+impl<S: AsRef<[u64]> + AsMut<[u64]>> Before<S> {
+    /// The moment now, of a kind; `None` if that is not kept, or without memory for it.
+    pub(crate) fn now<T: Target<Scratch = S>>(target: &T, kind: Kind) -> Option<Self> {
+        let profiles = target.profiles();
+        if !profiles.keeps(kind) {
+            return None;
+        }
+        let Some(rows) = profiles.rows(kind) else {
+            return match Census::take(target, kind) {
+                Census::Counted(counted) => Some(Self::Census(counted)),
+                Census::Each(_) => None,
+            };
+        };
+        let scratch = target.scratch(snapshot::words(&rows))?;
+        Some(Self::Rows(Snapshot::new(&rows, scratch)))
+    }
+}
+
+/// What a profile leaves out.
+#[derive(Debug)]
+struct Filter<S> {
+    reasons: Reasons<S>,
+    waits: Waits,
+}
+
+impl<S: AsRef<[u64]> + AsMut<[u64]>> Filter<S> {
+    fn shows(&self, kind: Kind, stacks: &Stacks<'_>, stack: StackId) -> bool {
+        if stack == StackId::LOST {
+            return true;
+        }
+        let wait = self.reasons.wait_of(stacks.frames(stack));
+        match (kind, wait) {
+            (Kind::Mutex, wait) => wait.is_some_and(Wait::is_lock),
+            (_, Some(Wait::Idle)) => self.waits == Waits::AndIdle,
+            (_, wait) => wait.is_none_or(Wait::is_synchronization),
+        }
+    }
+}
+
+/// What is known of the code at the locations of a set.
+pub(crate) fn symbols<T: Target>(
+    target: &T,
+    stacks: &Stacks<'_>,
+    used: &Used<T::Scratch>,
+) -> T::Symbols {
+    let places = 0..used::places(stacks);
+    let mut locations = places
+        .filter_map(used::location_at)
+        .filter(|&location| used.contains(location))
+        .filter_map(|location| match stacks.location(location) {
+            Frame::Pc(pc) if pc != 0 => Some((location, pc)),
+            _ => None,
+        });
+    target.symbols(&mut locations)
+}
+
+/// The name, file and line of each function at a location, innermost first.
+pub(crate) fn functions<T: Target>(
+    symbols: &T::Symbols,
+    location: LocationId,
+) -> impl Iterator<Item = (&str, &str, u32)> {
+    symbols.lines(location).iter().filter_map(|line| {
+        let function = symbols.function(line.function)?;
+        let name = symbols.string(function.name)?;
+        Some((name, symbols.string(function.filename)?, line.line))
+    })
 }

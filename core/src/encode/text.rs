@@ -8,20 +8,21 @@
 use core::fmt::{self, Write};
 
 use super::Body;
+use super::pairs::Pairs;
 use super::records::{self, Cursor, Records};
-use super::source::Source;
+use super::source::{self, Record, Source};
 use super::used::Used;
 use super::wire::Window;
-use crate::profile::buckets::{RowId, Values};
+use crate::profile::buckets::Values;
 use crate::profile::heap::{ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREED_OBJECTS};
 use crate::profile::{Kind, SampleValues};
-use crate::stack::{Frame, LocationId, StackId};
+use crate::stack::{Frame, LocationId};
 use crate::target::Target;
 
 /// Encodes a profile as text.
 ///
-/// Records are sorted as Go sorts them: by bytes in use, upwards, or by count, downwards. Without memory for
-/// that they come in the table's order.
+/// Records are sorted as Go sorts them: by bytes in use, upwards, or by delay or count, downwards. Without memory
+/// for that they come in the table's order.
 #[derive(Debug)]
 pub struct TextEncoder<'t, T: Target> {
     source: Source<'t, T>,
@@ -35,7 +36,7 @@ pub struct TextEncoder<'t, T: Target> {
     section: Section,
     cursor: Cursor,
     /// The record, where it is one.
-    record: (StackId, Values),
+    record: Record,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +54,13 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         let mut order = Order::new(&source);
         let mut totals = Values::default();
         let mut estimates = SampleValues::default();
-        for row in source.rows.rows() {
-            let Some((stack, counted)) = source.counted(row) else {
+        for index in 0..source.extent() {
+            let Some(Record { stack, counted, .. }) = source.record(index) else {
                 continue;
             };
             let frames = source.stacks.frames(stack);
             frames.for_each(|location| used.insert(location));
-            order = order.and_then(|order| order.with(row, sort_key(source.kind, &counted)));
+            order = order.and_then(|order| order.with(index, sort_key(source.kind, &counted)));
             for (total, value) in totals.iter_mut().zip(counted) {
                 *total = total.saturating_add(value);
             }
@@ -75,14 +76,14 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             losses: [0; 2],
             section: Section::Head,
             cursor: Cursor::default(),
-            record: (StackId::EMPTY, Values::default()),
+            record: Record::EMPTY,
             source,
         }
     }
 
-    fn find_row(&mut self) -> bool {
-        while let Some(row) = self.row() {
-            if let Some(record) = self.source.counted(row) {
+    fn find_record(&mut self) -> bool {
+        while let Some(index) = self.record_number() {
+            if let Some(record) = self.source.record(index) {
                 self.record = record;
                 return true;
             }
@@ -91,25 +92,30 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         false
     }
 
-    fn row(&self) -> Option<RowId> {
+    fn record_number(&self) -> Option<usize> {
         match &self.order {
-            Some(order) => order.row(self.cursor.index),
-            None => self.source.row(self.cursor.index),
+            Some(order) => order.record(self.cursor.index),
+            None => Some(self.cursor.index).filter(|&index| index < self.source.extent()),
         }
     }
 
     fn render_head(&self, sink: &mut Window<'_>) -> fmt::Result {
-        let name = self.source.kind.name();
-        if self.is_heap() {
-            let mut totals = HeapCounts::of(&self.totals);
-            // As Go: where nothing was freed so far, readers would take equal figures for a profile that has those
-            // of the memory in use only.
-            totals.allocated[1] = totals.allocated[1].max(totals.in_use[1].saturating_add(1));
-            // As Go: twice the rate; readers halve it.
-            let rate = self.source.scale.period().saturating_mul(2);
-            writeln!(sink, "heap profile: {totals} @ heap/{rate}")?;
-        } else {
-            writeln!(sink, "{name} profile: total {}", self.totals[0])?;
+        match self.source.kind {
+            Kind::Heap | Kind::Allocs => {
+                let mut totals = HeapCounts::of(&self.totals);
+                // As Go: where nothing was freed so far, readers would take equal figures for a profile that has
+                // those of the memory in use only.
+                totals.allocated[1] = totals.allocated[1].max(totals.in_use[1].saturating_add(1));
+                // As Go: twice the rate; readers halve it.
+                let rate = self.source.scale.period().saturating_mul(2);
+                writeln!(sink, "heap profile: {totals} @ heap/{rate}")?;
+            }
+            // Delays are in nanoseconds.
+            Kind::Block => sink.write_str("--- contention:\ncycles/second=1000000000\n")?,
+            Kind::Mutex => {
+                sink.write_str("--- mutex:\ncycles/second=1000000000\nsampling period=1\n")?;
+            }
+            kind => writeln!(sink, "{} profile: total {}", kind.name(), self.totals[0])?,
         }
         if !self.source.note.is_empty() {
             writeln!(sink, "# {}", self.source.note)?;
@@ -118,11 +124,11 @@ impl<'t, T: Target> TextEncoder<'t, T> {
     }
 
     fn render_record(&self, sink: &mut Window<'_>) -> fmt::Result {
-        let (stack, counted) = &self.record;
-        if self.is_heap() {
-            write!(sink, "{} @", HeapCounts::of(counted))?;
-        } else {
-            write!(sink, "{} @", counted[0])?;
+        let Record { stack, counted, .. } = &self.record;
+        match self.source.kind {
+            Kind::Heap | Kind::Allocs => write!(sink, "{} @", HeapCounts::of(counted))?,
+            Kind::Block | Kind::Mutex => write!(sink, "{} {} @", counted[1], counted[0])?,
+            _ => write!(sink, "{} @", counted[0])?,
         }
         let frames = || {
             let locations = self.source.stacks.frames(*stack);
@@ -147,7 +153,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
 
     fn render_frame(&self, sink: &mut Window<'_>, location: LocationId, pc: usize) -> fmt::Result {
         let mut is_known = false;
-        for (name, file, line) in Source::<T>::functions(&self.symbols, location) {
+        for (name, file, line) in source::functions::<T>(&self.symbols, location) {
             writeln!(sink, "#\t{pc:#x}\t{name}\t{file}:{line}")?;
             is_known = true;
         }
@@ -193,7 +199,7 @@ impl<T: Target> Records for TextEncoder<'_, T> {
         while self.section != Section::Done {
             let (found, next) = match self.section {
                 Section::Head => (self.cursor.index == 0, Section::Records),
-                Section::Records => (self.find_row(), Section::Tail),
+                Section::Records => (self.find_record(), Section::Tail),
                 Section::Tail | Section::Done => (self.cursor.index == 0, Section::Done),
             };
             if found {
@@ -252,60 +258,42 @@ impl fmt::Display for HeapCounts {
     }
 }
 
-/// What a record is sorted by, in 40 bits.
+/// What records are sorted by.
 fn sort_key(kind: Kind, counted: &Values) -> u64 {
-    const LAST: u64 = u64::MAX >> ROW_BITS;
     match kind {
-        Kind::Heap | Kind::Allocs => HeapCounts::of(counted).in_use[1].min(LAST),
-        Kind::Block | Kind::Mutex => LAST - counted[1].min(LAST),
-        _ => LAST - counted[0].min(LAST),
+        Kind::Heap | Kind::Allocs => HeapCounts::of(counted).in_use[1],
+        Kind::Block | Kind::Mutex => u64::MAX - counted[1],
+        _ => u64::MAX - counted[0],
     }
 }
 
-/// Bits of a word in [`Order`] that hold the row; the sort key is in the others.
-const ROW_BITS: u32 = 24;
-const ROW_MASK: u64 = (1 << ROW_BITS) - 1;
-
-/// The rows in the order to show them.
+/// The numbers of the records in the order to show them: each behind the key that it is sorted by.
 #[derive(Debug)]
 struct Order<S> {
-    words: S,
-    len: usize,
+    pairs: Pairs<S>,
 }
 
 impl<S: AsRef<[u64]> + AsMut<[u64]>> Order<S> {
-    /// No rows, and room for as many as there are; `None` without memory for that.
+    /// No records, and room for as many as there are; `None` without memory for that, and where they are sorted as
+    /// they come.
     fn new<T: Target<Scratch = S>>(source: &Source<'_, T>) -> Option<Self> {
-        if source.rows.capacity() as u64 > ROW_MASK {
-            return None;
-        }
-        let words = source.target.scratch(source.rows.len())?;
-        Some(Self { words, len: 0 })
+        let pairs = Pairs::with_room(source.unsorted()?, |words| source.target.scratch(words))?;
+        Some(Self { pairs })
     }
 
     /// With one more; `None` if that came in between and there's no room for it: rather all of them unsorted
     /// than some of them left out.
-    fn with(mut self, row: RowId, key: u64) -> Option<Self> {
-        *self.words.as_mut().get_mut(self.len)? =
-            key << ROW_BITS | u64::from(row.index()) & ROW_MASK;
-        self.len += 1;
-        Some(self)
+    fn with(mut self, record: usize, key: u64) -> Option<Self> {
+        self.pairs.push([key, record as u64]).then_some(self)
     }
 
     fn sorted(mut self) -> Self {
-        if let Some(words) = self.words.as_mut().get_mut(..self.len) {
-            words.sort_unstable();
-        }
+        self.pairs.as_mut_slice().sort_unstable();
         self
     }
 
-    fn row(&self, index: usize) -> Option<RowId> {
-        let words = self.words.as_ref().get(..self.len)?;
-        let row = words.get(index)? & ROW_MASK;
-        Some(if row == ROW_MASK {
-            RowId::LOST
-        } else {
-            RowId::new(row as u32)
-        })
+    fn record(&self, index: usize) -> Option<usize> {
+        let [_, record] = *self.pairs.as_slice().get(index)?;
+        usize::try_from(record).ok()
     }
 }

@@ -100,8 +100,9 @@ pub(crate) fn location_at(place: usize) -> Option<LocationId> {
     }
 }
 
+/// The place of a location.
 #[inline]
-fn place_of(location: LocationId) -> usize {
+pub(crate) fn place_of(location: LocationId) -> usize {
     match location.marker() {
         Some(marker) => marker as usize,
         None => location.index() as usize + MARKERS,
@@ -127,8 +128,8 @@ mod tests {
             |limit: usize| move |words: usize| (words <= limit).then(|| vec![0u64; words]);
         for (limit, expected) in [
             (100, [1, 2, 3, 4, 1]),
-            (2, [13, 7, 67, 4, 13]),
-            (0, [13, 7, 67, 4, 13]),
+            (2, [14, 8, 68, 5, 14]),
+            (0, [14, 8, 68, 5, 14]),
         ] {
             let mut used = Used::numbered(&stacks, with_memory(limit));
             locations.iter().for_each(|&location| used.insert(location));

@@ -14,16 +14,18 @@ use super::route::Route;
 use super::sending::{Content, Sending};
 use super::state::{State, Step};
 use super::symbol::SymbolBody;
+use crate::encode::dump::DumpEncoder;
 use crate::encode::profile::ProfileEncoder;
-use crate::encode::source::Source;
+use crate::encode::source::{Before, Source, Waits};
 use crate::encode::text::TextEncoder;
-use crate::profile::snapshot::{self, Snapshot};
 use crate::profile::{Kind, Profiles};
 use crate::target::{StartError, Target};
 use crate::time::Instant;
 
 /// Go's default for `profile`.
 const DEFAULT_CPU_SECONDS: u64 = 30;
+
+const NO_MEMORY: &str = "no memory for a difference: ask without seconds\n";
 
 /// A request and its answer.
 #[derive(Debug)]
@@ -91,7 +93,10 @@ impl<'t, T: Target> Exchange<'t, T> {
         };
         let (source, session) = match job.before {
             Some(before) => {
-                let source = source.since(before);
+                let Some(source) = source.since(before) else {
+                    return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
+                };
+                let source = source.showing(job.waits);
                 // The difference is a copy, so from here on somebody else may begin, and clear the counters.
                 drop(job.session);
                 (source, None)
@@ -179,6 +184,12 @@ impl<'t, T: Target> Exchange<'t, T> {
             return self.start_cpu(positive(&seconds).unwrap_or(DEFAULT_CPU_SECONDS), request);
         }
         let debug = integer(request, "debug").unwrap_or(0);
+        let is_set = |name| integer(request, name).is_some_and(|value| value > 0);
+        let waits = match (is_set("all"), is_set("idle")) {
+            (true, _) => Waits::All,
+            (false, true) => Waits::AndIdle,
+            (false, false) => Waits::Synchronization,
+        };
         if !seconds.is_empty() {
             let Some(seconds) = positive(&seconds) else {
                 let text = "invalid value for \"seconds\" - must be a positive integer\n";
@@ -188,14 +199,18 @@ impl<'t, T: Target> Exchange<'t, T> {
                 let text = "seconds and debug params are incompatible\n";
                 return self.error(Status::BAD_REQUEST, text);
             }
-            return self.start_difference(kind, seconds);
+            return self.start_difference(kind, seconds, waits);
         }
-        if kind == Kind::Heap && integer(request, "gc").is_some_and(|gc| gc > 0) {
+        if kind == Kind::Heap && is_set("gc") {
             self.target.collect();
+        }
+        if matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
+            return self.page(TEXT, Content::Dump(DumpEncoder::new(self.target, self.now)));
         }
         let Some(source) = Source::new(self.target, kind, 0) else {
             return self.error(Status::NOT_FOUND, "Unknown profile\n");
         };
+        let source = source.showing(waits);
         if debug == 0 {
             return self.binary(source, false, None);
         }
@@ -221,34 +236,35 @@ impl<'t, T: Target> Exchange<'t, T> {
                 return self.error(Status::INTERNAL_SERVER_ERROR, text);
             }
         };
-        let before = self.snapshot(Kind::Cpu);
+        let before = Before::now(self.target, Kind::Cpu);
         if before.is_none()
             && let Some(rows) = self.target.profiles().cpu
         {
             rows.clear();
         }
-        self.wait(Kind::Cpu, seconds, before, Some(session))
+        self.wait(Kind::Cpu, seconds, Waits::All, before, Some(session))
     }
 
-    fn start_difference(&self, kind: Kind, seconds: u64) -> State<'t, T> {
-        let Some(before) = self.snapshot(kind) else {
-            let text = "no memory for a difference: ask without seconds\n";
-            return self.error(Status::INTERNAL_SERVER_ERROR, text);
+    fn start_difference(&self, kind: Kind, seconds: u64, waits: Waits) -> State<'t, T> {
+        let Some(before) = Before::now(self.target, kind) else {
+            return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
         };
-        self.wait(kind, seconds, Some(before), None)
+        self.wait(kind, seconds, waits, Some(before), None)
     }
 
     fn wait(
         &self,
         kind: Kind,
         seconds: u64,
-        before: Option<Snapshot<T::Scratch>>,
+        waits: Waits,
+        before: Option<Before<T::Scratch>>,
         session: Option<CpuSession<'t, T>>,
     ) -> State<'t, T> {
         State::Waiting {
             until: self.now + Duration::from_secs(seconds),
             job: Job {
                 kind,
+                waits,
                 before,
                 began: self.now,
                 began_unix_nanos: self.target.unix_nanos(),
@@ -256,13 +272,6 @@ impl<'t, T: Target> Exchange<'t, T> {
             },
             reply: self.reply,
         }
-    }
-
-    fn snapshot(&self, kind: Kind) -> Option<Snapshot<T::Scratch>> {
-        let profiles: Profiles<'t> = self.target.profiles();
-        let rows = profiles.rows(kind)?;
-        let scratch = self.target.scratch(snapshot::words(&rows))?;
-        Some(Snapshot::new(&rows, scratch))
     }
 
     fn binary(

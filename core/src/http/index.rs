@@ -10,6 +10,7 @@ use crate::encode::Body;
 use crate::encode::records::{self, Cursor, Records};
 use crate::encode::wire::Window;
 use crate::profile::Kind;
+use crate::profile::task::Tasks;
 use crate::target::Target;
 
 /// Room for what the target says of its sampler.
@@ -26,6 +27,8 @@ pub(super) struct IndexPage<'t, T> {
     /// Stack table: locations and calls, used and room.
     usage: [(usize, usize); 2],
     lost: u64,
+    /// Tasks: how many there are, how many there is room for, and how many found none.
+    tasks: Option<(usize, usize, u64)>,
     description: String<DESCRIPTION>,
 }
 
@@ -100,6 +103,8 @@ impl<'t, T: Target> IndexPage<'t, T> {
             count: 0,
             usage: target.profiles().stacks.usage(),
             lost: target.profiles().stacks.lost(),
+            tasks: (target.profiles().tasks)
+                .map(|tasks| (tasks.len(), tasks.capacity(), tasks.lost())),
             description,
         }
     }
@@ -125,6 +130,11 @@ impl<'t, T: Target> IndexPage<'t, T> {
             Entry::Profile(Kind::ThreadCreate) => profiles
                 .threads
                 .map_or(0, |rows| rows.rows().map(|row| rows.values(row)[0]).sum()),
+            Entry::Profile(Kind::Goroutine) => {
+                let tasks = profiles.tasks.map_or(0, |tasks| tasks.len());
+                (self.target.thread_count() + tasks) as u64
+            }
+            Entry::Profile(Kind::GoroutineLeak) => profiles.tasks.map_or(0, leaked),
             Entry::Profile(kind) => profiles.rows(kind).map_or(0, |rows| rows.len() as u64),
         };
         true
@@ -143,14 +153,27 @@ impl<'t, T: Target> IndexPage<'t, T> {
     }
 
     fn render_tail(&self, out: &mut Window<'_>) -> fmt::Result {
+        if self.tasks.is_some() {
+            let link = "<a href=\"goroutine?debug=2\">full goroutine stack dump</a>";
+            writeln!(out, "</table>\n<p>{link}</p>")?;
+        } else {
+            out.write_str("</table>\n")?;
+        }
         let [locations, calls] = self.usage;
         let lost = self.lost;
         write!(
             out,
-            "</table>\n<h2>Sampling</h2>\n<ul>\n{}<li>Stack table: {} of {} locations, {} of {} calls \
-             in use; {lost} stacks lost for want of room.</li>\n</ul>\n</body>\n</html>\n",
+            "<h2>Sampling</h2>\n<ul>\n{}<li>Stack table: {} of {} locations, {} of {} calls \
+             in use; {lost} stacks lost for want of room.</li>\n",
             self.description, locations.0, locations.1, calls.0, calls.1,
-        )
+        )?;
+        if let Some((len, capacity, lost)) = self.tasks {
+            writeln!(
+                out,
+                "<li>Tasks: {len} now, room for {capacity}; {lost} ran unseen for want of it.</li>",
+            )?;
+        }
+        out.write_str("</ul>\n</body>\n</html>\n")
     }
 }
 
@@ -198,6 +221,12 @@ const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\
     <body>\n<h1>/debug/pprof/</h1>\n<p>Profiles of this program. Add <code>?debug=1</code> to read one as \
     text, <code>?seconds=N</code> for what happens in the next N seconds, or give its address to \
     <code>go tool pprof</code>.</p>\n<table>\n<tr><th>Count</th><th>Profile</th><th></th></tr>\n";
+
+/// Looks at all tasks.
+fn leaked(tasks: Tasks<'_>) -> u64 {
+    let all = (0..tasks.capacity()).filter_map(|slot| tasks.get(slot));
+    all.filter(|task| task.is_leaked()).count() as u64
+}
 
 /// Keeps of a text what fits.
 struct Cut<'a>(&'a mut String<DESCRIPTION>);

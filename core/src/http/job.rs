@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::request::{BodyLength, Method, Request};
+use crate::encode::source::{Before, Waits};
 use crate::profile::Kind;
-use crate::profile::snapshot::Snapshot;
 use crate::target::Target;
 use crate::time::Instant;
 
@@ -49,9 +49,10 @@ impl Reply {
 #[derive(Debug)]
 pub(super) struct Job<'t, T: Target> {
     pub(super) kind: Kind,
+    pub(super) waits: Waits,
     /// The counters when it began; `None` for a CPU profile where there was no memory for them: the counters then
     /// began at zero.
-    pub(super) before: Option<Snapshot<T::Scratch>>,
+    pub(super) before: Option<Before<T::Scratch>>,
     pub(super) began: Instant,
     pub(super) began_unix_nanos: u64,
     pub(super) session: Option<CpuSession<'t, T>>,

@@ -12,6 +12,7 @@ use super::job::{CpuSession, Reply};
 use super::response::{Framing, Head};
 use super::symbol::SymbolBody;
 use crate::encode::Body;
+use crate::encode::dump::DumpEncoder;
 use crate::encode::profile::ProfileEncoder;
 use crate::encode::text::TextEncoder;
 use crate::encode::wire::Window;
@@ -56,6 +57,7 @@ pub(super) enum Content<'t, T: Target> {
     Index(IndexPage<'t, T>),
     Profile(T::Encoded<ProfileEncoder<'t, T>>),
     Text(TextEncoder<'t, T>),
+    Dump(DumpEncoder<'t, T>),
     Symbol(SymbolBody<'t, T>),
 }
 
@@ -227,6 +229,7 @@ impl<T: Target> Body for Content<'_, T> {
             Self::Index(page) => page.fill(out),
             Self::Profile(profile) => profile.fill(out),
             Self::Text(text) => text.fill(out),
+            Self::Dump(dump) => dump.fill(out),
             Self::Symbol(body) => body.fill(out),
         }
     }
@@ -239,6 +242,7 @@ impl<T: Target> fmt::Debug for Content<'_, T> {
             Self::Index(_) => "Index",
             Self::Profile(_) => "Profile",
             Self::Text(_) => "Text",
+            Self::Dump(_) => "Dump",
             Self::Symbol(_) => "Symbol",
         })
     }

@@ -119,9 +119,11 @@ impl Scale {
                 0,
             ],
             Kind::Block | Kind::Mutex => [signed(counted[0]), signed(counted[1]), 0, 0],
-            Kind::Goroutine | Kind::GoroutineLeak | Kind::ThreadCreate => {
-                [signed(counted[0]), 0, 0, 0]
+            // How many more, and how many fewer.
+            Kind::Goroutine | Kind::GoroutineLeak => {
+                [signed(counted[0]) - signed(counted[1]), 0, 0, 0]
             }
+            Kind::ThreadCreate => [signed(counted[0]), 0, 0, 0],
         }
     }
 

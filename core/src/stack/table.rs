@@ -216,6 +216,10 @@ impl StackId {
     pub const EMPTY: Self = Self(0);
     /// Stands for every stack that found no room in the table.
     pub const LOST: Self = Self(LOCATION_MASK as u32);
+    /// Stands for the stack of who can't tell it: [`Marker::Unavailable`] is its only frame.
+    ///
+    /// No call has this number: a table has at most half as many.
+    pub(crate) const UNAVAILABLE: Self = Self(LOCATION_MASK as u32 - 1);
 
     /// Half a word's worth of bits; what [`from_bits`](Self::from_bits) takes back.
     #[must_use]
@@ -269,11 +273,13 @@ pub enum Marker {
     TooDeep,
     /// The callers beyond: the walk could not go on, as [`End::Broken`](super::capture::End::Broken) says.
     Broken,
+    /// The whole stack: a thread that could not be asked, or not in time.
+    Unavailable,
 }
 
 impl Marker {
     /// All of them; a marker's place is its number.
-    pub const ALL: [Self; 3] = [Self::Lost, Self::TooDeep, Self::Broken];
+    pub const ALL: [Self; 4] = [Self::Lost, Self::TooDeep, Self::Broken, Self::Unavailable];
 
     /// The function name that profiles show for it, in the manner of Go's `runtime._LostExternalCode`.
     #[must_use]
@@ -282,6 +288,7 @@ impl Marker {
             Self::Lost => "picoprof._LostSample",
             Self::TooDeep => "picoprof._StackTooDeep",
             Self::Broken => "picoprof._StackBroken",
+            Self::Unavailable => "picoprof._StackUnavailable",
         }
     }
 
@@ -327,6 +334,10 @@ impl Iterator for Frames<'_> {
             StackId::LOST => {
                 self.next = StackId::EMPTY;
                 Some(Marker::Lost.location())
+            }
+            StackId::UNAVAILABLE => {
+                self.next = StackId::EMPTY;
+                Some(Marker::Unavailable.location())
             }
             StackId(call) => {
                 let word = (self.calls.get(call as usize - 1))?.load(Ordering::Acquire);
@@ -475,7 +486,7 @@ mod tests {
         #[test]
         fn agrees_with_a_hash_map(
             samples in prop::collection::vec(
-                (prop::collection::vec(1usize..30, 0..12), prop::option::of(0usize..3)),
+                (prop::collection::vec(1usize..30, 0..12), prop::option::of(0usize..Marker::ALL.len())),
                 1..200,
             )
         ) {

@@ -1,0 +1,357 @@
+//! `goroutine?debug=2`: every thread and task by itself, in the format that Go prints when a program panics.
+//!
+//! For people, and for the tools that read such dumps. They are strict, so that every stack has a frame, and
+//! every frame a file and a line. A function is shown as Go shows an inlined one, without arguments and
+//! without an offset. The names of threads and tasks have no place in the format, so the outermost frame says
+//! them; a task's has in place of arguments how often it was polled, and when.
+
+#![forbid(unsafe_code)]
+
+use core::fmt::{self, Write};
+use core::time::Duration;
+
+use super::Body;
+use super::goroutines::{Goroutine, Goroutines, id_of_task};
+use super::reasons::Reasons;
+use super::records::{self, Cursor, Records};
+use super::source;
+use super::used::Used;
+use super::wire::Window;
+use crate::profile::task::{State, Task};
+use crate::profile::{Kind, Profiles, Role, Wait};
+use crate::stack::{Frame, Frames, LocationId, StackId, Stacks};
+use crate::target::{Target, Thread};
+use crate::time::Instant;
+
+/// Encodes all threads and tasks, the calling thread first.
+///
+/// A thread's number is the system's, a task's begins at 1,000,000,001. What can't run any more is marked as
+/// leaked.
+#[derive(Debug)]
+pub struct DumpEncoder<'t, T: Target> {
+    target: &'t T,
+    stacks: Stacks<'t>,
+    goroutines: Goroutines<'t, T>,
+    symbols: T::Symbols,
+    reasons: Option<Reasons<T::Scratch>>,
+    now: Instant,
+    cursor: Cursor,
+    /// How many records were found; what follows is about the last of them.
+    found: usize,
+    /// The number of the first goroutine that was not begun.
+    next: usize,
+    goroutine: Option<Goroutine>,
+    part: Part,
+    /// Of the goroutine's stack: the frames to come.
+    frames: Frames<'t>,
+    location: LocationId,
+}
+
+/// What a record shows of a goroutine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Header,
+    Frame,
+    Name,
+    Creator,
+}
+
+impl<'t, T: Target> DumpEncoder<'t, T> {
+    /// Takes all threads, and looks at all tasks once for the names of the functions that they are at. `now` is of
+    /// the clock that the tasks' times are of.
+    pub fn new(target: &'t T, now: Instant) -> Self {
+        let profiles: Profiles<'t> = target.profiles();
+        let stacks = profiles.stacks;
+        let goroutines = Goroutines::of(target, Kind::Goroutine);
+        let mut used = Used::marked(&stacks, |words| target.scratch(words));
+        for goroutine in goroutines.iter() {
+            for stack in [Some(goroutine.stack()), goroutine.spawned_at()] {
+                let frames = stack.map_or(Frames::EMPTY, |stack| stacks.frames(stack));
+                frames.for_each(|location| used.insert(location));
+            }
+        }
+        let symbols = source::symbols(target, &stacks, &used);
+        Self {
+            reasons: Reasons::new(target, &stacks, &used, &symbols),
+            symbols,
+            target,
+            stacks,
+            goroutines,
+            now,
+            cursor: Cursor::default(),
+            found: 0,
+            next: 0,
+            goroutine: None,
+            part: Part::Creator,
+            frames: Frames::EMPTY,
+            location: LocationId::new(0),
+        }
+    }
+
+    /// Moves on to the next record; false at the end.
+    fn advance(&mut self) -> bool {
+        loop {
+            self.part = match self.part {
+                Part::Creator => {
+                    let extent = self.goroutines.extent();
+                    let mut rest = (self.next..extent)
+                        .filter_map(|index| Some((index, self.goroutines.get(index)?)));
+                    let Some((index, goroutine)) = rest.next() else {
+                        self.next = extent;
+                        return false;
+                    };
+                    self.next = index + 1;
+                    self.frames = self.stacks.frames(goroutine.stack());
+                    self.goroutine = Some(goroutine);
+                    Part::Header
+                }
+                Part::Header | Part::Frame => match self.frames.next() {
+                    Some(location) => {
+                        self.location = location;
+                        Part::Frame
+                    }
+                    None => Part::Name,
+                },
+                Part::Name => match self.creator() {
+                    Some(location) => {
+                        self.location = location;
+                        Part::Creator
+                    }
+                    None => {
+                        self.part = Part::Creator;
+                        continue;
+                    }
+                },
+            };
+            return true;
+        }
+    }
+
+    /// Where a task was spawned: the innermost location with a function of the program's own, if there's one.
+    fn creator(&self) -> Option<LocationId> {
+        let frames = self.stacks.frames(self.goroutine?.spawned_at()?);
+        let mut own = (frames.clone()).filter(|&location| self.own_function(location).is_some());
+        own.next().or_else(|| frames.clone().next())
+    }
+
+    /// The innermost of the program's own functions at a location.
+    fn own_function(&self, location: LocationId) -> Option<(&str, &str, u32)> {
+        let mut functions = source::functions::<T>(&self.symbols, location);
+        functions.find(|(name, ..)| self.target.role_of(name) == Role::Program)
+    }
+
+    fn render_header(&self, out: &mut Window<'_>, goroutine: &Goroutine) -> fmt::Result {
+        // An empty line between any two.
+        if self.found > 1 {
+            out.write_str("\n")?;
+        }
+        let wait = self.wait_of(goroutine);
+        write!(out, "goroutine {} [{}", goroutine.id(), wait.name())?;
+        if goroutine.is_leaked() {
+            out.write_str(" (leaked)")?;
+        }
+        let minutes = self.waiting(goroutine).as_secs() / 60;
+        if minutes > 0 && !matches!(wait, Wait::Running | Wait::Runnable) {
+            write!(out, ", {minutes} minutes")?;
+        }
+        out.write_str("]:\n")
+    }
+
+    fn wait_of(&self, goroutine: &Goroutine) -> Wait {
+        let by_stack = || {
+            let reasons = self.reasons.as_ref()?;
+            reasons.wait_of(self.stacks.frames(goroutine.stack()))
+        };
+        match goroutine {
+            // Who asks.
+            Goroutine::Thread(_) if self.next == 1 => Wait::Running,
+            Goroutine::Thread(Thread { wait, .. }) => match wait {
+                Wait::Running | Wait::Runnable => *wait,
+                _ => match by_stack() {
+                    Some(found) if !found.is_generic() || wait.is_generic() => found,
+                    _ => *wait,
+                },
+            },
+            Goroutine::Task(task) => match task.state {
+                State::New | State::Woken => Wait::Runnable,
+                State::Running => Wait::Running,
+                State::Pending => by_stack().unwrap_or(Wait::Unknown),
+            },
+        }
+    }
+
+    fn waiting(&self, goroutine: &Goroutine) -> Duration {
+        match goroutine {
+            Goroutine::Thread(thread) => thread.waiting,
+            Goroutine::Task(task) => self.now.since(task.since),
+        }
+    }
+
+    fn render_frame(&self, out: &mut Window<'_>) -> fmt::Result {
+        let mut is_known = false;
+        for (name, file, line) in source::functions::<T>(&self.symbols, self.location) {
+            writeln!(out, "{}(...)", Callee(name))?;
+            render_line(out, file, line)?;
+            is_known = true;
+        }
+        if !is_known {
+            self.render_unknown(out)?;
+            out.write_str("(...)\n")?;
+            render_line(out, "", 0)?;
+        }
+        Ok(())
+    }
+
+    /// In place of a function's name.
+    fn render_unknown(&self, out: &mut Window<'_>) -> fmt::Result {
+        match self.stacks.location(self.location) {
+            Frame::Pc(pc) => write!(out, "{pc:#x}"),
+            Frame::Marker(marker) => out.write_str(marker.name()),
+        }
+    }
+
+    fn render_name(&self, out: &mut Window<'_>, goroutine: &Goroutine) -> fmt::Result {
+        match goroutine {
+            Goroutine::Thread(thread) => {
+                writeln!(out, "picoprof.thread[{}](...)", Name(thread_name(thread)))?;
+            }
+            Goroutine::Task(task) => self.render_task_name(out, task)?,
+        }
+        // As Go has it for functions that are in no file.
+        render_line(out, "<autogenerated>", 1)
+    }
+
+    fn render_task_name(&self, out: &mut Window<'_>, task: &Task) -> fmt::Result {
+        let ago = |time| self.now.since(time);
+        write!(
+            out,
+            "picoprof.task[{}](polls: {}, spawned: {:.1?} ago",
+            Name(task.name),
+            task.polls,
+            ago(task.spawned),
+        )?;
+        if let Some(woken) = task.woken {
+            write!(out, ", woken: {:.1?} ago", ago(woken))?;
+        }
+        out.write_str(")\n")
+    }
+
+    fn render_creator(&self, out: &mut Window<'_>, goroutine: &Goroutine) -> fmt::Result {
+        let innermost = || source::functions::<T>(&self.symbols, self.location).next();
+        let function = self.own_function(self.location).or_else(innermost);
+        out.write_str("created by ")?;
+        match function {
+            Some((name, ..)) => write!(out, "{}", Callee(name))?,
+            None => self.render_unknown(out)?,
+        }
+        if let Goroutine::Task(task) = goroutine
+            && task.parent != 0
+        {
+            write!(out, " in goroutine {}", id_of_task(task.parent))?;
+        }
+        out.write_str("\n")?;
+        let (_, file, line) = function.unwrap_or_default();
+        render_line(out, file, line)
+    }
+}
+
+impl Goroutine {
+    fn spawned_at(&self) -> Option<StackId> {
+        match self {
+            Self::Thread(_) => None,
+            Self::Task(task) => Some(task.spawned_at),
+        }
+    }
+
+    fn is_leaked(&self) -> bool {
+        matches!(self, Self::Task(task) if task.is_leaked())
+    }
+}
+
+impl<T: Target> Records for DumpEncoder<'_, T> {
+    fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    fn find(&mut self) -> bool {
+        // It was found before, and there was no room for any of it.
+        if self.found == self.cursor.index + 1 {
+            return true;
+        }
+        let is_found = self.advance();
+        self.found += usize::from(is_found);
+        is_found
+    }
+
+    fn render(&self, window: &mut Window<'_>) {
+        let Some(goroutine) = &self.goroutine else {
+            return;
+        };
+        // A window never fails.
+        let _ = match self.part {
+            Part::Header => self.render_header(window, goroutine),
+            Part::Frame => self.render_frame(window),
+            Part::Name => self.render_name(window, goroutine),
+            Part::Creator => self.render_creator(window, goroutine),
+        };
+    }
+}
+
+impl<T: Target> Body for DumpEncoder<'_, T> {
+    fn fill(&mut self, out: &mut [u8]) -> usize {
+        records::fill(self, out)
+    }
+}
+
+/// The second line of a frame.
+fn render_line(out: &mut Window<'_>, file: &str, line: u32) -> fmt::Result {
+    let file = if file.is_empty() { "??" } else { file };
+    writeln!(out, "\t{file}:{line}")
+}
+
+fn thread_name(thread: &Thread) -> &str {
+    let bytes = thread.name.split(|&byte| byte == 0).next();
+    let name = bytes.and_then(|bytes| core::str::from_utf8(bytes).ok());
+    name.unwrap_or("?")
+}
+
+/// A function's name as readers can tell it from its arguments: of parentheses in parentheses they know nothing.
+struct Callee<'a>(&'a str);
+
+impl fmt::Display for Callee<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut depth = 0u32;
+        for character in self.0.chars() {
+            let is_inner = depth > 0;
+            match character {
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            f.write_char(match character {
+                '(' if is_inner => '{',
+                ')' if depth > 0 || !is_inner => '}',
+                character if character.is_control() => '?',
+                character => character,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a thread or task: any text, but nothing that ends a name or a line.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            f.write_char(match character {
+                '(' => '{',
+                ')' => '}',
+                character if character.is_control() => '?',
+                character => character,
+            })?;
+        }
+        Ok(())
+    }
+}
