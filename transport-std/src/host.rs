@@ -15,7 +15,7 @@ use picoprof::{LocationId, StartError, Target, Thread};
 
 use crate::gzip::Gzip;
 use crate::symbols::{Code, Symbolizer};
-use crate::{cpu, interposed, tables, unwind};
+use crate::{cpu, interposed, tables, threads, unwind};
 
 /// The names that were looked up so far; of the whole process, as they are the same for every server.
 static SYMBOLIZER: Mutex<Option<Symbolizer>> = Mutex::new(None);
@@ -61,7 +61,7 @@ impl Target for Host {
     type Scratch = Vec<u64>;
     type Symbols = Code;
     type Encoded<B: Body> = Gzip<B>;
-    type Threads = [Thread; 0];
+    type Threads = Vec<Thread>;
 
     fn profiles(&self) -> Profiles<'_> {
         tables::all()
@@ -108,8 +108,12 @@ impl Target for Host {
         &self.command_line
     }
 
-    fn threads(&self) -> [Thread; 0] {
-        []
+    fn threads(&self) -> Vec<Thread> {
+        threads::take()
+    }
+
+    fn thread_count(&self) -> usize {
+        threads::count()
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {
@@ -188,6 +192,11 @@ impl Target for Host {
             heap.rate(),
             tables::all().lost(Kind::Heap),
             heap.untracked(),
+        )?;
+        writeln!(
+            page,
+            "<li>Goroutine: {} times a thread did not tell its stack in time.</li>",
+            threads::silent(),
         )
     }
 }

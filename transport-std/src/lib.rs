@@ -40,6 +40,7 @@ mod stack_bounds;
 mod symbols;
 mod sys;
 mod tables;
+mod threads;
 mod unwind;
 
 pub use allocator::Allocator;

@@ -14,7 +14,7 @@ use crate::profile::task::Tasks;
 use crate::target::Target;
 
 /// Room for what the target says of its sampler.
-const DESCRIPTION: usize = 640;
+const DESCRIPTION: usize = 960;
 
 /// The page; its numbers are those of the moment when it begins, or when a row is reached.
 #[derive(Debug)]

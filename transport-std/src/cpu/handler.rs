@@ -14,9 +14,11 @@ use std::sync::Once;
 
 use picoprof::stack::capture::Registers;
 
-use super::slots::{self, Work};
+use super::slots::{self, Slot, Work};
 use crate::stack_bounds::Stack;
-use crate::{stack, tables, unwind};
+use crate::tables::MAX_DEPTH;
+use crate::threads::Answer;
+use crate::{current, stack, tables, threads, unwind};
 
 /// Signals whose slot was busy.
 static SIGNALS_LOST: AtomicU64 = AtomicU64::new(0);
@@ -128,39 +130,64 @@ fn default_action() -> libc::sigaction {
     unsafe { mem::zeroed() }
 }
 
-/// The start of Linux's `siginfo_t` for a timer's signal (signal(7), include/uapi/asm-generic/siginfo.h).
+/// The start of Linux's `siginfo_t` for a timer's or a queued signal (signal(7), include/uapi/asm-generic/siginfo.h).
 #[repr(C)]
-struct TimerInfo {
+struct Info {
     signo: c_int,
     errno: c_int,
     code: c_int,
     padding: c_int,
-    timer: c_int,
+    /// The timer, or the process that sent it.
+    sender: c_int,
+    /// The timer's, or the user that sent it.
     overrun: c_int,
     value: usize,
 }
 
-/// Records a sample of the thread that it interrupts.
+/// What a signal of ours wants.
+enum Wanted {
+    /// A sample, with this thread's memory, and how many it stands for.
+    Sample(&'static Slot, u64),
+    /// An answer, to the question with this ticket.
+    Answer(usize),
+}
+
+impl Wanted {
+    fn of(info: &Info) -> Option<Self> {
+        match info.code {
+            libc::SI_TIMER => {
+                let weight = 1 + u64::try_from(info.overrun).unwrap_or(0);
+                slots::at(info.value).map(|slot| Self::Sample(slot, weight))
+            }
+            libc::SI_QUEUE if threads::is_ours(info.value) => Some(Self::Answer(info.value)),
+            _ => None,
+        }
+    }
+}
+
+/// Looks at the thread that it interrupts.
 extern "C" fn on_sigprof(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel gives a valid `siginfo_t`, whose start has this form on 64-bit Linux; it is longer, and
     // initialized as a whole.
-    let timer = unsafe { ptr::read(info.cast::<TimerInfo>()) };
-    let slot = if timer.code == libc::SI_TIMER {
-        slots::at(timer.value)
-    } else {
-        None
-    };
-    let Some(slot) = slot else {
+    let ours = unsafe { ptr::read(info.cast::<Info>()) };
+    let Some(wanted) = Wanted::of(&ours) else {
         return forward(signal, info, context);
     };
     // SAFETY: the kernel gives a valid `ucontext_t`, which nobody else reads or writes now.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     let (registers, link) = registers(context);
-    let weight = 1 + u64::try_from(timer.overrun).unwrap_or(0);
-    // SAFETY: the registers come from the signal's context.
-    let sample = |work: &mut Work| unsafe { record(work, registers, link, weight) };
-    if slot.with_work(sample).is_none() {
-        SIGNALS_LOST.fetch_add(weight, Ordering::Relaxed);
+    match wanted {
+        Wanted::Sample(slot, weight) => {
+            // SAFETY: the registers come from the signal's context.
+            let sample = |work: &mut Work| unsafe { record(work, registers, link, weight) };
+            if slot.with_work(sample).is_none() {
+                SIGNALS_LOST.fetch_add(weight, Ordering::Relaxed);
+            }
+        }
+        Wanted::Answer(ticket) => {
+            // SAFETY: the registers come from the signal's context.
+            threads::answer(ticket, |pcs| unsafe { tell(pcs, registers, link) });
+        }
     }
 }
 
@@ -182,6 +209,22 @@ unsafe fn record(work: &mut Work, registers: Registers, link: Option<usize>, wei
     tables::cpu().add(stack, 0, &[weight]);
     work.counted += weight;
     work.last = Some(stack);
+}
+
+/// # Safety
+///
+/// As for [`record`].
+unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], registers: Registers, link: Option<usize>) -> Answer {
+    let stack = Stack::of_handler(registers.sp);
+    // SAFETY: the interrupted code's stack pointer, as the caller says.
+    let bounds = unsafe { stack.above(registers.sp) };
+    let (len, end) = unwind::walk_with_link(registers, link, bounds, pcs);
+    let pcs = pcs.get(..len).unwrap_or_default();
+    Answer {
+        stack: tables::stacks().intern(pcs, stack::marker(end)),
+        labels: current::labels(),
+        is_cut: stack == Stack::NONE,
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -209,7 +252,7 @@ fn registers(context: &libc::ucontext_t) -> (Registers, Option<usize>) {
     (registers, Some(machine.regs[30] as usize))
 }
 
-/// Hands on a signal that is not one of our timers'.
+/// Hands on a signal that is not ours.
 #[cold]
 #[inline(never)]
 fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {

@@ -6,6 +6,8 @@
 //!
 //! Threads are found when sampling starts; later ones at their creation where [`interpose!`](crate::interpose) is
 //! used, and else by looking for them every 100 ms.
+//!
+//! The handler also answers for `threads`, whose signals are SIGPROF too: a program gives up one signal, not two.
 
 #![deny(unsafe_code)]
 
@@ -15,4 +17,5 @@ mod slots;
 mod timer;
 
 pub use session::set_cpu_rate;
-pub(crate) use session::{lost, stacks_unknown, start, stop, thread_began, thread_ends};
+pub(crate) use session::{listen, lost, stacks_unknown, start, stop, thread_began, thread_ends};
+pub(crate) use timer::this_thread;

@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::{fs, io, process, thread};
+use std::{io, process, thread};
 
 use picoprof::StartError;
 use picoprof::stack::capture::registers_here;
@@ -16,7 +16,7 @@ use picoprof::stack::capture::registers_here;
 use super::handler;
 use super::timer::{self, Timer};
 use crate::stack_bounds::Stack;
-use crate::{interposed, stack, stack_bounds, tables, unwind};
+use crate::{interposed, stack, stack_bounds, tables, threads, unwind};
 
 /// Go's rate.
 const DEFAULT_HZ: u32 = 100;
@@ -53,7 +53,7 @@ pub(crate) fn start(hz: u32) -> Result<u64, StartError> {
         // Of the process that forked this one: neither its timers nor its scanner are here.
         inherited => mem::forget(inherited),
     }
-    handler::install(forget_after_fork).map_err(|_| StartError::Unavailable)?;
+    listen().map_err(|_| StartError::Unavailable)?;
     let hz = if hz == 0 {
         HZ.load(Ordering::Relaxed)
     } else {
@@ -75,7 +75,7 @@ pub(crate) fn start(hz: u32) -> Result<u64, StartError> {
     // From now on a thread that begins waits for the lock and then finds the session: before the look at those that
     // are there, so that none falls between.
     IS_RUNNING.store(true, Ordering::Release);
-    match thread_ids() {
+    match threads::ids() {
         Ok(threads) => new.update(&threads),
         Err(_) => {
             IS_RUNNING.store(false, Ordering::Release);
@@ -144,9 +144,15 @@ pub(crate) fn thread_ends() {
     }
 }
 
-/// A forked child has neither the timers nor the scanner.
+/// Sees to it that the handler is in place.
+pub(crate) fn listen() -> io::Result<()> {
+    handler::install(forget_after_fork)
+}
+
+/// A forked child has neither the timers nor the scanner, nor who was asked.
 extern "C" fn forget_after_fork() {
     IS_RUNNING.store(false, Ordering::Relaxed);
+    threads::forget_after_fork();
 }
 
 /// Signals that came when their slot was busy, and threads that could not be sampled.
@@ -247,7 +253,7 @@ fn scan(session: u64, (is_stopped, changed): &(Mutex<bool>, Condvar)) {
 
 fn look_for_threads(number: u64) {
     // Without the lock: a new thread takes it.
-    let Ok(threads) = thread_ids() else {
+    let Ok(threads) = threads::ids() else {
         return;
     };
     stack_bounds::refresh();
@@ -255,13 +261,6 @@ fn look_for_threads(number: u64) {
     if let Some(session) = lock().as_mut().filter(|session| session.number == number) {
         session.update(&threads);
     }
-}
-
-/// The threads of this process, as the kernel lists them.
-fn thread_ids() -> io::Result<Vec<i32>> {
-    let entries = fs::read_dir("/proc/self/task")?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
 fn lock() -> MutexGuard<'static, Option<Session>> {

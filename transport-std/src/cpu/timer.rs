@@ -41,7 +41,7 @@ struct KernelTimer {
 unsafe impl Send for KernelTimer {}
 
 /// The kernel's id of the calling thread.
-pub(super) fn this_thread() -> i32 {
+pub(crate) fn this_thread() -> i32 {
     // SAFETY: it has no conditions.
     unsafe { libc::gettid() }
 }
