@@ -27,7 +27,7 @@ use crate::{cpu, current, stack, stack_bounds, unwind};
 pub(crate) use self::kernel::ids;
 pub(crate) use self::questions::{Answer, answer, forget_after_fork, is_ours};
 
-/// How long answers are waited for, all of them together.
+/// How long answers are waited for when all were asked.
 const DEADLINE: Duration = Duration::from_millis(100);
 /// Threads that are woken at once: with more, those that have work would wait for long.
 const BATCH: usize = 32;
@@ -41,7 +41,7 @@ const TRIES: u32 = 3;
 /// Threads that were listed without their stack.
 static SILENT: AtomicU64 = AtomicU64::new(0);
 
-/// All threads, the calling one first. Takes some 20 microseconds for each, and up to 100 ms if one does not answer.
+/// All threads, the calling one first. Takes some 30 microseconds for each, and up to 100 ms more if one does not answer.
 pub(crate) fn take() -> Vec<Thread> {
     let this = cpu::this_thread();
     let mut others = ids().unwrap_or_default();
@@ -50,14 +50,14 @@ pub(crate) fn take() -> Vec<Thread> {
     unwind::refresh();
     stack_bounds::refresh();
     let can_ask = cpu::listen().is_ok();
-    let deadline = Instant::now() + DEADLINE;
     let mut all = Vec::with_capacity(others.len());
     for batch in others.chunks(BATCH) {
         let before = all.len();
         all.extend(batch.iter().filter_map(|&id| Asked::new(id, can_ask)));
         let asked = all.get_mut(before..).unwrap_or_default();
-        gather(asked, deadline.min(Instant::now() + BATCH_PAUSE));
+        gather(asked, Instant::now() + BATCH_PAUSE);
     }
+    let deadline = Instant::now() + DEADLINE;
     gather(&mut all, deadline);
     for _ in 1..TRIES {
         if !ask_again(&mut all) {

@@ -1,0 +1,139 @@
+//! The threads in `goroutine`: each where it is, and none the worse for having been asked.
+
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use picoprof_tests::http;
+use picoprof_tests::process::command;
+use picoprof_tests::profile::Stack;
+use picoprof_tests::subject::{Subject, finish, profile_in};
+
+const WAITER: &str = env!("CARGO_BIN_EXE_waiter");
+
+fn waiter() -> Subject {
+    let mut subject = Subject::start(command(WAITER, [""; 0]));
+    subject.wait_for_unwinder();
+    subject
+}
+
+/// One at a time: each keeps the machine's processors busy.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The threads that are in a function.
+fn threads_in(stacks: &[Stack], function: &str) -> i64 {
+    let within = stacks.iter().filter(|stack| stack.has_frame(function));
+    within.map(|stack| stack.values[0]).sum()
+}
+
+const FUNCTIONS: [&str; 10] = [
+    "waiter::holds_lock",
+    "waiter::waits_for_lock",
+    "waiter::sleeps",
+    "waiter::reads",
+    "waiter::accepts",
+    "waiter::receives",
+    "waiter::waits_for_condition",
+    "waiter::parks",
+    "waiter::spins",
+    "waiter::waits_under_long_name",
+];
+
+#[test]
+fn every_thread_is_where_it_is() {
+    let _alone = alone();
+    let mut subject = waiter();
+    assert_eq!(subject.ask("wait"), "10");
+    for _ in 0..20 {
+        let stacks = subject.profile("goroutine").stacks();
+        for function in FUNCTIONS {
+            assert_eq!(threads_in(&stacks, function), 1, "{function}: {stacks:#?}");
+        }
+        // The main thread, and the server's, which takes the profile and is no surprise to itself.
+        assert_eq!(threads_in(&stacks, "waiter::main"), 1, "{stacks:#?}");
+        assert_eq!(threads_in(&stacks, "picoprof_std::threads::take"), 1);
+        let all: i64 = stacks.iter().map(|stack| stack.values[0]).sum();
+        assert_eq!(all, 12, "{stacks:#?}");
+        // Neither the handler nor what the kernel calls it by.
+        for handler in ["on_sigprof", "restore_rt", "picoprof._Stack"] {
+            assert_eq!(threads_in(&stacks, handler), 0, "{handler}: {stacks:#?}");
+        }
+    }
+    subject.end();
+}
+
+#[test]
+fn a_thread_that_keeps_signals_away_is_listed_without_its_stack() {
+    let _alone = alone();
+    let mut subject = waiter();
+    subject.ask("deaf");
+    let begun = Instant::now();
+    let stacks = subject.profile("goroutine").stacks();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{begun:?}");
+    let all: i64 = stacks.iter().map(|stack| stack.values[0]).sum();
+    assert_eq!(all, 3, "{stacks:#?}");
+    assert_eq!(threads_in(&stacks, "hears_nothing"), 0, "{stacks:#?}");
+    let page = subject.get("");
+    let text = page.text();
+    assert!(
+        text.contains("Goroutine: 1 times a thread did not tell"),
+        "{text}"
+    );
+    subject.end();
+}
+
+#[test]
+fn a_thousand_threads_are_all_there() {
+    let _alone = alone();
+    let mut subject = waiter();
+    subject.ask("crowd 1000");
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let stacks = subject.profile("goroutine").stacks();
+        println!("{:?}", begun.elapsed());
+        assert_eq!(threads_in(&stacks, "waiter::in_crowd"), 1000);
+    }
+    subject.end();
+}
+
+#[test]
+fn nobody_is_disturbed_by_being_asked() {
+    let _alone = alone();
+    let mut subject = waiter();
+    subject.ask("work");
+    let address = subject.address();
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut requests = 0;
+    while Instant::now() < end {
+        // Of CPU time too, as that is the same signal.
+        let profile = subject.begin_profile("profile?seconds=1&hz=1000");
+        let clients = [(); 4].map(|()| {
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                let mut requests = 0;
+                while begun.elapsed() < Duration::from_secs(1) {
+                    let response = http::get(address, "/debug/pprof/goroutine");
+                    let response = response.expect("it answers");
+                    let profile = profile_in("goroutine", &response);
+                    assert!(profile.total("goroutine", "") >= 8);
+                    requests += 1;
+                }
+                requests
+            })
+        });
+        for client in clients {
+            requests += client.join().expect("it does not panic");
+        }
+        let _ = finish(profile);
+    }
+    let [waits, surprises] = subject.numbers("rest");
+    println!("{requests} requests, {waits} waits, {surprises} surprises");
+    assert!(requests > 100 && waits > 1_000, "{requests} {waits}");
+    assert_eq!(surprises, 0);
+    subject.end();
+}
