@@ -56,7 +56,7 @@ fn every_thread_is_where_it_is() {
         }
         // The main thread, and the server's, which takes the profile and is no surprise to itself.
         assert_eq!(threads_in(&stacks, "waiter::main"), 1, "{stacks:#?}");
-        assert_eq!(threads_in(&stacks, "picoprof_std::threads::take"), 1);
+        assert_eq!(threads_in(&stacks, "picoprof_std::server"), 1);
         let all: i64 = stacks.iter().map(|stack| stack.values[0]).sum();
         assert_eq!(all, 12, "{stacks:#?}");
         // Neither the handler nor what the kernel calls it by.
@@ -133,7 +133,7 @@ fn nobody_is_disturbed_by_being_asked() {
     }
     let [waits, surprises] = subject.numbers("rest");
     println!("{requests} requests, {waits} waits, {surprises} surprises");
-    assert!(requests > 100 && waits > 1_000, "{requests} {waits}");
+    assert!(requests > 20 && waits > 1_000, "{requests} {waits}");
     assert_eq!(surprises, 0);
     subject.end();
 }
