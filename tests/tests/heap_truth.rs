@@ -124,6 +124,19 @@ fn mixed_sizes_that_grow_and_are_freed_elsewhere_are_within_five_percent() {
     subject.end();
 }
 
+/// What could not be had is no allocation, and makes the next one no likelier to be a sample.
+#[test]
+fn allocations_that_fail_count_for_nothing() {
+    let mut subject = churner();
+    let (size, rate) = (64, 4096);
+    subject.ask(format!("rate {rate}"));
+    subject.ask(format!("fail {size} {}", count_for(size, rate)));
+    let truth = subject.numbers("truth");
+    let frame = "churner::fails_then_gets";
+    check(frame, &subject.profile("allocs"), frame, truth, true);
+    subject.end();
+}
+
 #[test]
 fn at_rate_one_every_object_counts() {
     let mut subject = churner();

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use picoprof_tests::http::{self, Client, Response, request};
 use picoprof_tests::process::{command, run};
-use picoprof_tests::subject::{Subject, profile_in};
+use picoprof_tests::subject::{Subject, finish, profile_in};
 
 const HOST: &str = env!("CARGO_BIN_EXE_host");
 const SOON: Duration = Duration::from_secs(5);
@@ -458,6 +458,44 @@ fn a_barrage_leaves_nothing_behind() {
     println!("2,000 bad requests: {before} to {after} KiB");
     assert!(after < before + 3 * 1024, "{before} to {after} KiB");
     assert_serves(&mut subject);
+    subject.end();
+}
+
+/// A program that waits for its signals blocks them in its own threads, and knows nothing of these.
+#[test]
+fn the_programs_signals_do_not_go_to_the_servers_threads() {
+    let mut subject = host();
+    let profile = subject.begin_profile("profile?seconds=2");
+    let mut seen = Vec::new();
+    for task in fs::read_dir(format!("/proc/{}/task", subject.id())).unwrap() {
+        let task = task.unwrap().path();
+        let name = fs::read_to_string(task.join("comm")).unwrap();
+        let status = fs::read_to_string(task.join("status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+        let blocks = |signal: i32| mask >> (signal - 1) & 1 == 1;
+        let is_ours = name.starts_with("picoprof");
+        for signal in [
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGCHLD,
+            libc::SIGUSR1,
+            libc::SIGRTMIN(),
+        ] {
+            assert_eq!(blocks(signal), is_ours, "{name}: {mask:x}");
+        }
+        // Its own faults and its own CPU time are another matter.
+        for signal in [libc::SIGSEGV, libc::SIGABRT, libc::SIGPROF] {
+            assert!(!blocks(signal), "{name}: {mask:x}");
+        }
+        seen.push(name);
+    }
+    seen.sort();
+    assert!(
+        seen.ends_with(&["picoprof\n".to_owned(), "picoprof-scan\n".to_owned()]),
+        "{seen:?}"
+    );
+    let _ = finish(profile);
     subject.end();
 }
 

@@ -119,6 +119,10 @@ impl Sampler for HeapSampler {
         }
     }
 
+    fn give_back(&self, size: usize) {
+        COUNTDOWN.set(COUNTDOWN.get().wrapping_add_unsigned(size));
+    }
+
     #[inline]
     fn may_be_sampled(&self, address: usize) -> bool {
         tables::heap().may_be_sampled(address)

@@ -9,7 +9,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{cpu, stack, tables};
+use crate::{cpu, stack, sys, tables};
 
 /// Puts the program's own `pthread_create` in front of libc's, so that every new thread is seen.
 ///
@@ -66,10 +66,11 @@ thread_local! {
     static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, whose new threads are no part of any profile's `threadcreate`.
+/// Runs `f`, whose new threads are this crate's own: no part of any profile's `threadcreate`, and deaf to the program's
+/// signals.
 pub(crate) fn unseen<R>(f: impl FnOnce() -> R) -> R {
     let before = IS_UNSEEN.replace(true);
-    let result = f();
+    let result = sys::blocking_signals(f);
     IS_UNSEEN.set(before);
     result
 }

@@ -16,8 +16,8 @@ use std::sync::Mutex;
 
 use picoprof::stack::capture::StackBounds;
 
-use crate::maps;
 use crate::unwind::RED_ZONE;
+use crate::{maps, sys};
 
 /// Mappings that are remembered; a process with more has threads whose stacks are not found, and counted.
 const MAX_REGIONS: usize = 8192;
@@ -69,7 +69,7 @@ impl Stack {
         if OTHER.get().contains(sp) {
             return Self::NONE;
         }
-        let Some(mapping) = maps::stack_region(sp) else {
+        let Some(mapping) = sys::without_cancellation(|| maps::stack_region(sp)) else {
             return Self::NONE;
         };
         let is_main = mapping.contains(&main_stack_address());

@@ -5,6 +5,7 @@
 //! * `release SIZE PERCENT`: frees so many of these, oldest first, in another thread.
 //! * `mixed THREADS COUNT SEED`: so many blocks in each thread, of 16 bytes to 1 MiB, some of which grow; each takes the
 //!   place of another thread's, which is freed.
+//! * `fail SIZE COUNT`: asks so often for more memory than there is, and gets so many blocks of that size.
 //! * `clear`: frees what `mixed` left.
 //! * `truth`: objects and bytes allocated and freed, by the functions that `mixed` and `class` count for.
 //!
@@ -50,6 +51,10 @@ fn main() -> io::Result<()> {
                 let blocks = kept.entry(number(1)).or_insert_with(Vec::new);
                 blocks.reserve(number(2));
                 counted(|| allocate(number(2), blocks));
+            }
+            "fail" => {
+                let size = number(1);
+                counted(|| (0..number(2)).for_each(|_| fails_then_gets(size)));
             }
             "release" => {
                 let blocks = kept.get_mut(&number(1)).expect("some are kept");
@@ -116,6 +121,14 @@ classes! {
 }
 
 #[inline(never)]
+fn fails_then_gets(size: usize) {
+    // More than an address space holds.
+    let none = Vec::<u8>::new().try_reserve_exact(1 << 60);
+    assert!(black_box(none).is_err());
+    black_box(Vec::<u8>::with_capacity(size));
+}
+
+#[inline(never)]
 fn release(blocks: impl Iterator<Item = Vec<u8>>) {
     blocks.for_each(drop);
 }
@@ -174,7 +187,7 @@ struct Counting;
 
 impl Counting {
     fn allocated(size: usize) {
-        if IS_COUNTED.get() {
+        if IS_COUNTED.get() && size < 1 << 60 {
             ALLOCATED_OBJECTS.fetch_add(1, Ordering::Relaxed);
             ALLOCATED_BYTES.fetch_add(size as u64, Ordering::Relaxed);
         }

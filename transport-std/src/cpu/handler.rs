@@ -16,6 +16,7 @@ use picoprof::stack::capture::Registers;
 
 use super::slots::{self, Slot, Work};
 use crate::stack_bounds::Stack;
+use crate::sys::FAULTS;
 use crate::tables::MAX_DEPTH;
 use crate::threads::Answer;
 use crate::{current, stack, tables, threads, unwind};
@@ -90,15 +91,6 @@ fn our_action(handler: usize) -> libc::sigaction {
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | on_stack;
     action
 }
-
-/// What a thread's own mistakes raise.
-const FAULTS: [c_int; 5] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGTRAP,
-];
 
 /// Keeps SIGPROF out of the handlers of faults that run on alternative stacks: the one that says "stack overflow", or a
 /// crash reporter's. Such a stack is small (8 KiB in Rust's threads), and has no room for two signals' frames where one

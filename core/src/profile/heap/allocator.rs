@@ -18,6 +18,10 @@ pub trait Sampler {
     /// run, and never inlined itself.
     fn record_alloc(&self, address: usize, size: usize);
 
+    /// Takes back what `is_due` counted: the allocation that was due came to nothing. Without it the next one, however
+    /// small, would be a sample in place of this.
+    fn give_back(&self, size: usize);
+
     /// Whether the allocation may have been sampled. In the fast path of every free: one load.
     fn may_be_sampled(&self, address: usize) -> bool;
 
@@ -44,6 +48,7 @@ pub trait Sampler {
 ///         self.0.fetch_add(1, Ordering::Relaxed) % 10 == 9
 ///     }
 ///     fn record_alloc(&self, _address: usize, _size: usize) {}
+///     fn give_back(&self, _size: usize) {}
 ///     fn may_be_sampled(&self, _address: usize) -> bool { false }
 ///     fn record_free(&self, _address: usize) -> bool { false }
 /// }
@@ -129,11 +134,12 @@ impl<A: GlobalAlloc, S: Sampler> Allocator<A, S> {
         let was_sampled = self.sampler.record_free(block.addr());
         // SAFETY: as for `dealloc_sampled`.
         let new_block = unsafe { self.inner.realloc(block, layout, new_size) };
+        if is_due {
+            self.record(new_block, new_size);
+        }
         if new_block.is_null() && was_sampled {
             // The old block stays as it was; it goes on as a new sample of this stack.
             self.record(block, layout.size());
-        } else if is_due {
-            self.record(new_block, new_size);
         }
         new_block
     }
@@ -141,7 +147,9 @@ impl<A: GlobalAlloc, S: Sampler> Allocator<A, S> {
     /// Records what was just allocated, if there is something.
     #[inline(always)]
     fn record(&self, block: *mut u8, size: usize) {
-        if !block.is_null() {
+        if block.is_null() {
+            self.sampler.give_back(size);
+        } else {
             self.sampler.record_alloc(block.expose_provenance(), size);
         }
     }
