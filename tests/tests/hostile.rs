@@ -31,6 +31,14 @@ fn connect(subject: &Subject) -> Client {
     client
 }
 
+/// A client that has asked and waits.
+fn connect_and_ask(subject: &Subject, target: &str) -> Client {
+    let mut client = connect(subject);
+    let bytes = request("GET", &format!("/debug/pprof/{target}"), &[], b"");
+    client.send(&bytes).expect("it listens");
+    client
+}
+
 /// The answer to these bytes, on a connection of their own.
 fn answer_to(subject: &Subject, bytes: &[u8]) -> io::Result<Response> {
     let mut client = connect(subject);
@@ -528,6 +536,20 @@ fn a_collection_calls_the_programs_hook() {
     subject.end();
 }
 
+/// Whatever panics on the way to an answer, it costs one client that answer.
+#[test]
+fn a_panic_ends_one_connection_and_not_the_server() {
+    let mut subject = Subject::start(command(HOST, ["loopback", "panics"]));
+    let differs = connect_and_ask(&subject, "heap?seconds=2");
+    for _ in 0..3 {
+        let bytes = request("GET", "/debug/pprof/heap?gc=1", &[], b"");
+        assert!(answer_to(&subject, &bytes).is_err());
+        assert_serves(&mut subject);
+    }
+    let _ = finish(differs);
+    subject.end();
+}
+
 #[test]
 fn the_command_line_is_shown_or_not() {
     for redacts in [true, false] {
@@ -599,6 +621,15 @@ fn a_unix_socket_is_this_users_alone() {
     subject.end();
     assert!(!path.exists());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    // Nor does what one that was killed in the middle of it left behind: the next may have the same number.
+    let leaves = format!(
+        "mkdir $(printf '{0}/.p%x {0}/.p%x.0' $$ $$) && exec \"$0\" \"$@\"",
+        folder.path().display()
+    );
+    subject = Subject::start(command("sh", ["-c", &leaves, HOST, "unix", text]));
+    assert!(get_unix(&path).is_ok());
+    subject.end();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     // What is no socket is left alone.
     fs::write(&path, "a file").unwrap();
     let third = run(&mut command(HOST, ["unix", text]), Duration::from_secs(20)).unwrap();

@@ -101,6 +101,21 @@ fn a_storm_of_signals_hurts_nobody() {
     subject.end();
 }
 
+/// Each hands on to the other what is not its own: once is enough.
+#[test]
+fn a_handler_that_was_put_on_top_is_not_called_for_ever() {
+    let _alone = alone();
+    let mut subject = storm();
+    subject.profile("profile?seconds=1");
+    subject.ask("chain");
+    assert_eq!(subject.ask("raise"), "1");
+    // Puts the profiler's on top again.
+    subject.profile("profile?seconds=1");
+    let [before] = subject.numbers("raise");
+    assert_eq!(subject.numbers("raise"), [before + 1]);
+    subject.end();
+}
+
 #[test]
 fn a_forked_child_lives() {
     let _alone = alone();

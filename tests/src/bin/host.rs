@@ -1,6 +1,7 @@
 //! A quiet program with a server, for the test `hostile`.
 //!
-//! Its arguments say what listens: `loopback`, `unix PATH` or `public ADDRESS`; then `redact` may follow.
+//! Its arguments say what listens: `loopback`, `unix PATH` or `public ADDRESS`; then `redact` may follow, and
+//! `panics`, for a hook of `gc=1` that does, and whose panic panics when it is dropped.
 //!
 //! * `collected`: how often `gc=1` was asked for.
 //! * `stop`: drops the server's guard; how many milliseconds that took.
@@ -11,6 +12,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::env;
 use std::io;
+use std::panic::panic_any;
 use std::time::Instant;
 
 use picoprof_std::{Allocator, Server, interpose, set_heap_rate};
@@ -37,7 +39,12 @@ fn main() -> io::Result<()> {
     } else {
         server
     };
-    let pprof = server.allow_host("test").on_collect(count).spawn()?;
+    let collect = if words.contains(&"panics") {
+        panic_twice
+    } else {
+        count
+    };
+    let pprof = server.allow_host("test").on_collect(collect).spawn()?;
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = pprof.local_addr().unwrap_or(nowhere);
     let mut pprof = Some(pprof);
@@ -65,4 +72,16 @@ fn main() -> io::Result<()> {
 
 fn count() {
     COLLECTED.fetch_add(1, Ordering::SeqCst);
+}
+
+fn panic_twice() {
+    struct Again;
+
+    impl Drop for Again {
+        fn drop(&mut self) {
+            panic!("again");
+        }
+    }
+
+    panic_any(Again);
 }

@@ -6,6 +6,8 @@
 //! * `forks COUNT`: forks so often while they are at it; how many children ended well.
 //! * `calm`: ends the threads.
 //! * `heap RATE`: sets the rate.
+//! * `chain`: puts a handler on top of the profiler's, which hands on to it. `raise`: raises SIGPROF; how often that
+//!   handler was called so far.
 //! * `wild KIND`: computes and allocates with a frame pointer that points to nowhere good; for how many rounds.
 //! * `deep FRAMES`: computes and allocates so deep in a recursion.
 //! * `signal-stack BYTES`: computes on a thread whose stack for signals is that large; how much of it was used.
@@ -68,6 +70,15 @@ fn main() -> io::Result<()> {
             "heap" => {
                 set_heap_rate(number(1));
                 String::new()
+            }
+            "chain" => {
+                chain::put();
+                String::new()
+            }
+            "raise" => {
+                // SAFETY: it has a handler.
+                assert_eq!(unsafe { libc::raise(libc::SIGPROF) }, 0);
+                chain::CALLS.load(Ordering::SeqCst).to_string()
             }
             "forks" => (0..number(1)).filter(|_| fork_once()).count().to_string(),
             #[cfg(target_arch = "x86_64")]
@@ -226,6 +237,38 @@ fn handle(signal: c_int, handler: extern "C" fn(c_int)) {
     // SAFETY: the pointer is to a local, and the handlers do what they may where the signals are raised.
     let result = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     assert_eq!(result, 0);
+}
+
+/// A handler that hands on to the one before it.
+mod chain {
+    use core::ffi::{c_int, c_void};
+    use core::ptr;
+    use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    pub(super) static CALLS: AtomicU64 = AtomicU64::new(0);
+    static BEFORE: AtomicUsize = AtomicUsize::new(0);
+
+    type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+    pub(super) fn put() {
+        // SAFETY: all zeros is a value of the type.
+        let mut before: libc::sigaction = unsafe { core::mem::zeroed() };
+        // SAFETY: the new action is none, and the other pointer is to a local.
+        unsafe { libc::sigaction(libc::SIGPROF, ptr::null(), &raw mut before) };
+        assert_ne!(before.sa_flags & libc::SA_SIGINFO, 0);
+        BEFORE.store(before.sa_sigaction, Ordering::SeqCst);
+        let mut action = before;
+        action.sa_sigaction = on_sigprof as Handler as usize;
+        // SAFETY: the handler has the signature that the flags ask for, and does what a handler may.
+        unsafe { libc::sigaction(libc::SIGPROF, &raw const action, ptr::null_mut()) };
+    }
+
+    extern "C" fn on_sigprof(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: it was installed with SA_SIGINFO, so it has this signature.
+        let before: Handler = unsafe { core::mem::transmute(BEFORE.load(Ordering::SeqCst)) };
+        before(signal, info, context);
+    }
 }
 
 /// Whether a forked child did its work and ended well.

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::mem;
 use core::ptr;
@@ -248,8 +249,16 @@ fn registers(context: &libc::ucontext_t) -> (Registers, Option<usize>) {
 #[cold]
 #[inline(never)]
 fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    thread_local! {
+        /// Constant at first and without a destructor, so that a handler may use it.
+        static IS_FORWARDING: Cell<bool> = const { Cell::new(false) };
+    }
     let previous = PREVIOUS.load(Ordering::Acquire);
     if previous == libc::SIG_DFL || previous == libc::SIG_IGN {
+        return;
+    }
+    // A handler that took ours away for a time may hand on to what was there before it, which is this one.
+    if IS_FORWARDING.replace(true) {
         return;
     }
     if PREVIOUS_TAKES_INFO.load(Ordering::Acquire) {
@@ -262,4 +271,5 @@ fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         let previous: extern "C" fn(c_int) = unsafe { mem::transmute(previous) };
         previous(signal);
     }
+    IS_FORWARDING.set(false);
 }

@@ -81,6 +81,11 @@ impl<'h> Client<'h> {
         };
     }
 
+    /// Lets go of it as it is.
+    pub(super) fn give_up(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
     fn poll(&mut self, now: Instant) -> Phase {
         let sent_before = self.socket.sent_in_all;
         self.socket.turns = TURNS;

@@ -69,14 +69,27 @@ pub(super) fn unix(path: &Path) -> io::Result<Listener> {
         // Somebody's who has ended; the move replaces it.
         Ok(_) => {}
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // Short, as a socket's path has room for about 100 bytes.
-    let private = folder.join(format!(".p{:x}", process::id()));
-    fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let private = private_folder(path.parent().unwrap_or(Path::new(".")))?;
     let made = make_unix(&private.join("s"), path);
     // Empty by now, or not ours to mend.
     let _ = fs::remove_dir_all(&private);
     made
+}
+
+/// A folder in this one that only this user may enter.
+fn private_folder(folder: &Path) -> io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        // Short, as a socket's path has room for about 100 bytes.
+        let private = folder.join(format!(".p{:x}.{number:x}", process::id()));
+        match fs::DirBuilder::new().mode(0o700).create(&private) {
+            // Another thread's at this moment, or left behind: in containers, each process may have the same number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 64 => {
+                number += 1
+            }
+            made => return made.map(|()| private),
+        }
+    }
 }
 
 fn make_unix(made: &Path, path: &Path) -> io::Result<Listener> {

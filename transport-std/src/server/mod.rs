@@ -7,11 +7,13 @@ mod listener;
 
 use core::mem;
 use core::net::SocketAddr;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::{process, thread};
 
@@ -204,7 +206,13 @@ impl Loop<'_> {
         loop {
             for client in &mut self.clients {
                 // Read for each: making a profile for one takes its time.
-                client.serve(clock::now());
+                let now = clock::now();
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| client.serve(now))) {
+                    // What it says was printed. It costs this client its answer, and the program none of its profiles.
+                    // What was thrown is left alone: dropping it may panic again.
+                    mem::forget(panic);
+                    client.give_up();
+                }
             }
             self.clients.retain(|client| !client.is_closed());
             match self.wait() {
