@@ -75,9 +75,9 @@ fn run(options: &Options) -> io::Result<()> {
         "serving documents on http://{address}, profiles on http://localhost:{admin}/debug/pprof/
 try:
     go tool pprof -seconds 5 -pdf http://localhost:{admin}/debug/pprof/allocs
-    go tool pprof -http=: http://localhost:{admin}/debug/pprof/profile?seconds=10
+    go tool pprof -http=: 'http://localhost:{admin}/debug/pprof/profile?seconds=10'
     go tool pprof -top http://localhost:{admin}/debug/pprof/heap
-    curl http://localhost:{admin}/debug/pprof/threadcreate?debug=1
+    curl 'http://localhost:{admin}/debug/pprof/threadcreate?debug=1'
 "
     ))?;
 

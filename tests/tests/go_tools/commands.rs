@@ -17,9 +17,9 @@ use crate::server::{Example, ask, expect_shares, ordinary};
 
 /// What this project is for.
 const SEED: &str = "go tool pprof -seconds 5 -pdf http://localhost:9990/debug/pprof/allocs";
-const WEB: &str = "go tool pprof -http=: http://localhost:9990/debug/pprof/profile?seconds=10";
+const WEB: &str = "go tool pprof -http=: 'http://localhost:9990/debug/pprof/profile?seconds=10'";
 const HEAP: &str = "go tool pprof -top http://localhost:9990/debug/pprof/heap";
-const THREADS: &str = "curl http://localhost:9990/debug/pprof/threadcreate?debug=1";
+const THREADS: &str = "curl 'http://localhost:9990/debug/pprof/threadcreate?debug=1'";
 
 /// Those that [`the_commands_work`] runs: what is told to people must be here.
 const COMMANDS: &[&str] = &[SEED, WEB, HEAP, THREADS];
@@ -104,10 +104,11 @@ fn run_command(go: &Go, line: &str) -> Finished {
 }
 
 fn as_go_runs_it(go: &Go, line: &str) -> Command {
-    let mut words = line.split(' ');
-    if let Some(arguments) = line.strip_prefix("go tool pprof ") {
+    // A question mark stands for any letter in some shells, so it is in quotes.
+    let mut words = line.split(' ').map(|word| word.trim_matches('\''));
+    if line.starts_with("go tool pprof ") {
         let mut command = go.command("pprof");
-        command.args(arguments.split(' '));
+        command.args(words.skip(3));
         return command;
     }
     command(words.next().expect("there is a word"), words)
