@@ -15,7 +15,7 @@ use picoprof::{LocationId, StartError, Target, Thread};
 
 use crate::gzip::Gzip;
 use crate::symbols::{Code, Symbolizer};
-use crate::{cpu, interposed, tables, threads, unwind};
+use crate::{contention, cpu, interposed, tables, threads, unwind};
 
 /// The names that were looked up so far; of the whole process, as they are the same for every server.
 static SYMBOLIZER: Mutex<Option<Symbolizer>> = Mutex::new(None);
@@ -141,6 +141,9 @@ impl Target for Host {
             Kind::ThreadCreate if !interposed::is_used() => {
                 "empty, as the program does not see its threads' creation: write picoprof_std::interpose!(); in main.rs"
             }
+            Kind::Block | Kind::Mutex if !interposed::is_used() => {
+                "empty, as the program does not see its threads' waiting: write picoprof_std::interpose!(); in main.rs"
+            }
             Kind::Heap | Kind::Allocs if tables::heap().rows().is_empty() => {
                 "empty: nothing was sampled yet, or the program's #[global_allocator] is not a picoprof_std::Allocator"
             }
@@ -197,7 +200,8 @@ impl Target for Host {
             page,
             "<li>Goroutine: {} times a thread did not tell its stack in time.</li>",
             threads::silent(),
-        )
+        )?;
+        contention::describe(page)
     }
 }
 

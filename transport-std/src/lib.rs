@@ -27,6 +27,7 @@ compile_error!("picoprof-std is for 64-bit Linux; picoprof itself, without -std,
 
 mod allocator;
 mod clock;
+mod contention;
 mod cpu;
 mod current;
 mod exclusive;
@@ -44,6 +45,7 @@ mod threads;
 mod unwind;
 
 pub use allocator::Allocator;
+pub use contention::{set_block_rate, set_mutex_fraction};
 pub use cpu::set_cpu_rate;
 pub use server::{Running, Server};
 
@@ -58,7 +60,7 @@ pub fn set_heap_rate(bytes: usize) {
 /// What the macros of this crate expand to; nothing to call directly.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::interposed::{Start, pthread_create};
+    pub use crate::interposed::{Start, pthread_create, syscall};
     pub use libc::{pthread_attr_t, pthread_t};
 }
 

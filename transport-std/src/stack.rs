@@ -1,4 +1,4 @@
-//! The calling thread's own stack, in ordinary context: for allocations and new threads.
+//! The calling thread's own stack: for allocations, new threads and waits.
 
 #![allow(unsafe_code)]
 
@@ -40,6 +40,27 @@ pub(crate) fn intern_here() -> StackId {
     unsafe { intern(registers_here()) }
 }
 
+/// The same where nothing may be asked for that is not at hand, as in a signal handler: `None` if there are no unwind tables.
+/// Of a stack whose place in memory isn't known, it is the first frame.
+#[inline(always)]
+pub(crate) fn intern_here_if_ready() -> Option<StackId> {
+    // SAFETY: as this is always inlined, the registers are the calling function's.
+    unsafe { intern_if_ready(registers_here()) }
+}
+
+/// # Safety
+///
+/// The registers are those of the function that calls this.
+#[inline(never)]
+unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
+    if !unwind::is_ready() {
+        return None;
+    }
+    let stack = Stack::of_this_thread_if_known(registers.sp);
+    // SAFETY: the registers are the caller's.
+    Some(unsafe { intern_on(stack, registers) })
+}
+
 /// # Safety
 ///
 /// The registers are those of the function that calls this.
@@ -51,6 +72,15 @@ unsafe fn intern(registers: Registers) -> StackId {
         unwind::refresh();
     }
     let stack = Stack::of_this_thread(registers.sp);
+    // SAFETY: the registers are the caller's.
+    unsafe { intern_on(stack, registers) }
+}
+
+/// # Safety
+///
+/// The registers are those of a function of the calling thread which is still running.
+#[inline(always)]
+unsafe fn intern_on(stack: Stack, registers: Registers) -> StackId {
     // SAFETY: the stack pointer is that of a function which is still running.
     let bounds = unsafe { stack.above(registers.sp) };
     let take = |work: &mut Work| {

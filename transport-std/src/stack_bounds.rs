@@ -9,7 +9,9 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::ops::Range;
+use core::ptr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 
 use std::sync::Mutex;
@@ -24,6 +26,15 @@ const MAX_REGIONS: usize = 8192;
 
 /// The writable mappings when they were last read, for signal handlers.
 static REGIONS: Regions = Regions::new();
+
+// Constant at first and without a destructor, so that an access is an instruction or two and works at any time of a
+// thread's life.
+thread_local! {
+    /// The thread's stack, once it is known.
+    static KNOWN: Cell<Stack> = const { Cell::new(Stack::NONE) };
+    /// A mapping that the thread was on and that is none of its stacks: it need not be asked for again.
+    static OTHER: Cell<Stack> = const { Cell::new(Stack::NONE) };
+}
 
 /// Reads the process's mappings again, for [`Stack::of_handler`]. Ordinary context.
 pub(crate) fn refresh() {
@@ -58,11 +69,6 @@ impl Stack {
     /// The stack that `sp`, of the calling thread, is on. Ordinary context; it may be inside an allocator: it
     /// reads `/proc/self/maps` without allocating, the first time that a thread asks.
     pub(crate) fn of_this_thread(sp: usize) -> Self {
-        thread_local! {
-            static KNOWN: Cell<Stack> = const { Cell::new(Stack::NONE) };
-            /// A mapping that the thread was on and that is none of its stacks: it need not be asked for again.
-            static OTHER: Cell<Stack> = const { Cell::new(Stack::NONE) };
-        }
         if KNOWN.get().contains(sp) {
             return KNOWN.get();
         }
@@ -83,6 +89,26 @@ impl Stack {
             KNOWN.set(stack);
         }
         stack
+    }
+
+    /// The stack that `sp`, of the calling thread, is on, as far as it is known without asking the kernel.
+    ///
+    /// May run in a signal handler.
+    pub(crate) fn of_this_thread_if_known(sp: usize) -> Self {
+        if KNOWN.get().contains(sp) {
+            return KNOWN.get();
+        }
+        // Not kept: the code that a handler interrupted may be about to keep what it found.
+        Self::of_handler(sp)
+    }
+
+    /// Notes the stack of the calling thread, which libc has just made: for later, when nobody may be asked. Ordinary
+    /// context.
+    pub(crate) fn note_that_of_new_thread() {
+        let stack = of_new_thread().unwrap_or(Self::NONE);
+        if stack != Self::NONE {
+            KNOWN.set(stack);
+        }
     }
 
     /// Whether `sp` is on it.
@@ -127,6 +153,30 @@ impl Stack {
             size: high - mapping.start,
         }
     }
+}
+
+/// What libc says of the stack that it made for the calling thread.
+fn of_new_thread() -> Option<Stack> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: it has no conditions.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: the thread is the calling one, and the pointer is to a local.
+    if unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let (mut low, mut size) = (ptr::null_mut(), 0);
+    // SAFETY: the attributes were filled in, and the other pointers are to locals.
+    let result =
+        unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut low, &raw mut size) };
+    // SAFETY: as above, and they are not used any more.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    let (low, control_block) = (low.addr(), this as usize);
+    // With glibc the control block is at the top of that memory, with musl above it.
+    let high = low.checked_add(size)?.min(control_block);
+    (result == 0 && high > low).then_some(Stack {
+        low,
+        size: high - low,
+    })
 }
 
 /// An address at the top of the main thread's stack: of the random bytes that the kernel puts there for the program

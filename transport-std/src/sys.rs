@@ -123,7 +123,6 @@ mod tests {
 
     use super::*;
     use crate::stack_bounds::Stack;
-    use crate::unwind;
 
     /// A thread that is cancelled ends where POSIX lets it, and not where it allocates.
     #[test]
@@ -133,7 +132,7 @@ mod tests {
             let this = unsafe { libc::pthread_self() };
             // SAFETY: the thread is this one. It has no cancellation point before it ends, but for what is tested.
             unsafe { libc::pthread_cancel(this) };
-            let stack = Stack::of_this_thread(unwind::registers_here().sp);
+            let stack = Stack::of_this_thread(picoprof::stack::capture::registers_here().sp);
             ptr::without_provenance_mut(usize::from(stack != Stack::NONE))
         }
         type Start = extern "C-unwind" fn(*mut c_void) -> *mut c_void;

@@ -1,7 +1,4 @@
-//! New threads, seen where they are created: what [`interpose!`](crate::interpose) calls.
-//!
-//! A program that defines `pthread_create` itself comes before libc's in the linker's order, for its own code, for
-//! the standard library and for every library that it loads. Ours notes the stack, and hands on to libc's.
+//! The C function `pthread_create`: libc's, with a note of who called it.
 
 #![allow(unsafe_code)]
 
@@ -9,44 +6,8 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{cpu, stack, sys, tables};
-
-/// Puts the program's own `pthread_create` in front of libc's, so that every new thread is seen.
-///
-/// Write it once, in `main.rs`. It fills `threadcreate`, and lets CPU profiles see a thread from its first
-/// instruction on; without it new threads are found within 100 ms. It defines the C function `pthread_create` in the
-/// program, which calls libc's: nothing else is changed. Opt-in, for Linux with glibc or musl. A library must
-/// not use it: a program can have it only once.
-///
-/// ```
-/// picoprof_std::interpose!();
-///
-/// fn main() {
-///     std::thread::spawn(|| ()).join().unwrap();
-/// }
-/// ```
-#[macro_export]
-macro_rules! interpose {
-    () => {
-        #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
-        compile_error!(
-            "glibc's pthread_create can't be reached behind another one in a static program"
-        );
-
-        const _: () = {
-            #[unsafe(no_mangle)]
-            unsafe extern "C" fn pthread_create(
-                thread: *mut $crate::__private::pthread_t,
-                attributes: *const $crate::__private::pthread_attr_t,
-                start: $crate::__private::Start,
-                argument: *mut ::core::ffi::c_void,
-            ) -> ::core::ffi::c_int {
-                // SAFETY: the caller keeps to pthread_create's conditions.
-                unsafe { $crate::__private::pthread_create(thread, attributes, start, argument) }
-            }
-        };
-    };
-}
+use crate::stack_bounds::Stack;
+use crate::{contention, cpu, stack, sys, tables};
 
 /// A new thread's function. glibc ends a thread early, in `pthread_exit`, by unwinding through it.
 pub type Start = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -62,17 +23,22 @@ type PthreadCreate = unsafe extern "C" fn(
 static IS_USED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The calling thread is creating one of this crate's own.
+    /// The calling thread is one of this crate's own, or is creating one.
     static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, whose new threads are this crate's own: no part of any profile's `threadcreate`, and deaf to the program's
-/// signals.
+/// Runs `f`, whose new threads are this crate's own: no part of `threadcreate`, what they wait for no part of `block` or
+/// `mutex`, and deaf to the program's signals.
 pub(crate) fn unseen<R>(f: impl FnOnce() -> R) -> R {
     let before = IS_UNSEEN.replace(true);
     let result = sys::blocking_signals(f);
     IS_UNSEEN.set(before);
     result
+}
+
+/// Whether what the calling thread does is this crate's own business. May be called in a signal handler.
+pub(crate) fn is_unseen() -> bool {
+    IS_UNSEEN.get()
 }
 
 /// Whether the program uses the macro, as far as it has created a thread.
@@ -84,6 +50,7 @@ pub(crate) fn is_used() -> bool {
 struct NewThread {
     start: Start,
     argument: *mut c_void,
+    is_unseen: bool,
 }
 
 /// Creates a thread as libc's `pthread_create` does, and notes who did.
@@ -101,12 +68,20 @@ pub unsafe fn pthread_create(
     let Some(real) = real_pthread_create() else {
         return libc::EAGAIN;
     };
-    IS_USED.store(true, Ordering::Relaxed);
-    let new = Box::into_raw(Box::new(NewThread { start, argument }));
+    if !IS_USED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the function may run in a forked child: it is a loop over atomics.
+        unsafe { libc::pthread_atfork(None, None, Some(forget_after_fork)) };
+    }
+    let is_unseen = IS_UNSEEN.get();
+    let new = Box::into_raw(Box::new(NewThread {
+        start,
+        argument,
+        is_unseen,
+    }));
     // SAFETY: the caller's arguments, and a function that takes the box.
     let result = unsafe { real(thread, attributes, run, new.cast()) };
     if result == 0 {
-        if !IS_UNSEEN.get() {
+        if !is_unseen {
             tables::threads().add(stack::intern_here(), 0, &[1]);
         }
     } else {
@@ -119,12 +94,25 @@ pub unsafe fn pthread_create(
 /// The first function of each new thread.
 extern "C-unwind" fn run(new: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` made the box for this thread.
-    let NewThread { start, argument } = *unsafe { Box::from_raw(new.cast::<NewThread>()) };
+    let new = *unsafe { Box::from_raw(new.cast::<NewThread>()) };
+    let NewThread {
+        start,
+        argument,
+        is_unseen,
+    } = new;
+    IS_UNSEEN.set(is_unseen);
+    // Now, as one that waits can't look for it.
+    Stack::note_that_of_new_thread();
     cpu::thread_began();
     let result = start(argument);
     // A thread that ends in pthread_exit doesn't get here; the next scan finds that it's gone.
     cpu::thread_ends();
     result
+}
+
+/// A forked child has none of the threads that wait here.
+extern "C" fn forget_after_fork() {
+    contention::forget_waiters();
 }
 
 /// libc's function: the next of that name after the program's own.
