@@ -18,14 +18,14 @@ use super::{State, Task, waker};
 use crate::profile::labels::LabelSetId;
 use crate::stack::capture::Registers;
 use crate::stack::{Counter, StackId};
-use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering, array_of, const_fn};
 use crate::time::Instant;
 
 /// Slots in a word of the map.
 const BITS: usize = usize::BITS as usize;
 
-/// How often a slot that changes is read again.
-const TRIES: usize = 16;
+/// How often a slot that changes is read again; loom tries every way in which it may.
+const TRIES: usize = if cfg!(loom) { 3 } else { 16 };
 
 /// The memory for up to `N` tasks at once, from 1 to 16,777,216: 136 bytes each on a 64-bit machine, 88 on a
 /// 32-bit one. It is made for a `static`, and given to the [`Tracer`] of the program:
@@ -233,8 +233,10 @@ const fn place(slot: usize) -> (usize, usize) {
 #[cfg_attr(target_pointer_width = "64", repr(C, align(64)))]
 pub(super) struct Slot {
     state: SlotState,
-    labels: AtomicUsize,
-    awaits_at: AtomicUsize,
+    labels: AtomicU32,
+    awaits_at: AtomicU32,
+    /// The stack pointer of who polls it, or did last.
+    base: AtomicUsize,
     polls: Wide,
     /// When it was pending last: written by the poll.
     pended: Wide,
@@ -246,7 +248,7 @@ pub(super) struct Slot {
     id: Wide,
     parent: Wide,
     spawned: Wide,
-    spawned_at: AtomicUsize,
+    spawned_at: AtomicU32,
 }
 
 impl Slot {
@@ -254,8 +256,9 @@ impl Slot {
         fn new() -> Self {
             Self {
                 state: SlotState::new(),
-                labels: AtomicUsize::new(0),
-                awaits_at: AtomicUsize::new(0),
+                labels: AtomicU32::new(0),
+                awaits_at: AtomicU32::new(0),
+                base: AtomicUsize::new(0),
                 polls: Wide::new(),
                 pended: Wide::new(),
                 woken: Wide::new(),
@@ -263,7 +266,7 @@ impl Slot {
                 id: Wide::new(),
                 parent: Wide::new(),
                 spawned: Wide::new(),
-                spawned_at: AtomicUsize::new(0),
+                spawned_at: AtomicU32::new(0),
             }
         }
     }
@@ -284,14 +287,16 @@ impl Slot {
         if written { self.state.begin() } else { None }
     }
 
-    /// A poll begins.
+    /// A poll begins, by someone whose stack pointer is `base`.
     #[inline]
     pub(super) fn poll<'a>(
         &self,
         held: &'a mut Held<'static>,
+        base: usize,
         is_nested: bool,
     ) -> Option<Polling<'a>> {
         let polling = held.poll(is_nested)?;
+        self.base.store(base, Ordering::Relaxed);
         self.polls.store(self.polls.load().wrapping_add(1));
         Some(polling)
     }
@@ -305,10 +310,15 @@ impl Slot {
         tracer: &dyn Tracer,
     ) {
         // Polled for another's sake, as by a `select!` around it, it's still in the same wait.
-        if !polling.is_continued() || self.awaits_at() != awaited_at {
-            self.pended.store(tracer.now().as_nanos());
-        }
-        polling.pend(executor, || self.woken.store(tracer.now().as_nanos()));
+        let pended = (!polling.is_continued() || self.awaits_at() != awaited_at).then(|| {
+            let now = tracer.now().as_nanos();
+            self.pended.store(now);
+            now
+        });
+        polling.pend(executor, || {
+            let now = pended.unwrap_or_else(|| tracer.now().as_nanos());
+            self.woken.store(now);
+        });
     }
 
     /// The task ends with this poll.
@@ -385,18 +395,22 @@ impl Slot {
     }
 
     pub(super) fn set_labels(&self, labels: LabelSetId) {
-        let bits = labels.to_bits() as usize;
-        self.labels.store(bits, Ordering::Release);
+        self.labels.store(labels.to_bits(), Ordering::Release);
     }
 
     #[inline]
     pub(super) fn labels(&self) -> LabelSetId {
-        LabelSetId::from_bits(self.labels.load(Ordering::Acquire) as u32)
+        LabelSetId::from_bits(self.labels.load(Ordering::Acquire))
     }
 
     #[inline]
     pub(super) fn awaits_at(&self) -> StackId {
         load_stack(&self.awaits_at)
+    }
+
+    /// The stack pointer of who polls it.
+    pub(super) fn base(&self) -> usize {
+        self.base.load(Ordering::Relaxed)
     }
 
     /// The number of the task that is or was in it; 0 before the first.
@@ -408,16 +422,15 @@ impl Slot {
     fn task(&self) -> Option<Task> {
         let mut task = None;
         for _ in 0..TRIES {
+            // A poll sets a flag, counts itself, writes, and clears the flag; a wake-up does as much. So, whatever was
+            // written between these two looks at the count and the flags, one of them has changed.
+            let polls = self.polls.load();
             let flags = self.state.load();
             if !flags.is_alive() {
                 return None;
             }
-            // What a poll or a wake-up writes lies between two changes of the flags, and no two polls have the same number.
-            let polls = self.polls.load();
-            task = self
-                .name
-                .read(|| self.read(flags))
-                .map(|(name, task)| Task { name, ..task });
+            let read = self.name.read(|| self.read(flags, polls));
+            task = read.map(|(name, task)| Task { name, ..task });
             let is_whole = flags.is_same_but_clones(self.state.load())
                 && !flags.is_being_woken()
                 && self.polls.load() == polls;
@@ -429,7 +442,7 @@ impl Slot {
     }
 
     /// All but the name.
-    fn read(&self, flags: Flags) -> Task {
+    fn read(&self, flags: Flags, polls: u64) -> Task {
         let instant = |time: &Wide| Instant::from_nanos(time.load());
         let [spawned, pended, woken] = [&self.spawned, &self.pended, &self.woken].map(instant);
         let state = flags.state();
@@ -449,7 +462,7 @@ impl Slot {
                 // By the time that the poll ended, if it was woken during that.
                 State::Woken => woken.max(pended),
             },
-            polls: self.polls.load(),
+            polls,
             woken: (woken != Instant::default()).then_some(woken),
             wakers: flags.clones(),
             is_nested: flags.is_nested(),
@@ -475,11 +488,132 @@ fn count_end() {
 }
 
 #[inline]
-fn store_stack(place: &AtomicUsize, stack: StackId) {
-    place.store(stack.to_bits() as usize, Ordering::Release);
+fn store_stack(place: &AtomicU32, stack: StackId) {
+    place.store(stack.to_bits(), Ordering::Release);
 }
 
 #[inline]
-fn load_stack(place: &AtomicUsize) -> StackId {
-    StackId::from_bits(place.load(Ordering::Acquire) as u32)
+fn load_stack(place: &AtomicU32) -> StackId {
+    StackId::from_bits(place.load(Ordering::Acquire))
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    const NAMES: [&str; 2] = ["a", "the other"];
+
+    /// The `n`th task of a slot, in all that a snapshot shows.
+    fn spawn(n: usize, id: u64) -> Spawn {
+        Spawn {
+            id,
+            parent: Some(id + 100),
+            labels: LabelSetId::from_bits(n as u32 + 200),
+            stack: StackId::from_bits(n as u32 + 300),
+            now: Instant::from_nanos(n as u64 + 400),
+        }
+    }
+
+    fn begin<'a>(slot: &'a Slot, n: usize, id: u64) -> Held<'a> {
+        slot.begin(NAMES[n], &spawn(n, id)).unwrap()
+    }
+
+    /// Ends it as `Slot::end` does, which needs a tracer.
+    fn end(tasks: Tasks<'_>, slot: &Slot, held: Held<'_>) {
+        if held.end().is_free {
+            tasks.free(slot);
+        }
+    }
+
+    #[test]
+    fn loom_a_slot_is_one_task_s_at_a_time() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let pool = Arc::new(TaskPool::<2>::new());
+            let churn = |pool: &TaskPool<2>| {
+                let tasks = pool.view();
+                let (slot, id) = tasks.claim().unwrap();
+                // Would fail if another task were in it.
+                let held = begin(slot, 0, id);
+                end(tasks, slot, held);
+                id
+            };
+            let other = thread::spawn({
+                let pool = pool.clone();
+                move || [churn(&pool), churn(&pool)]
+            });
+            let ours = churn(&pool);
+            assert!(!other.join().unwrap().contains(&ours));
+            let tasks = pool.view();
+            assert!(tasks.claim().is_some() && tasks.claim().is_some() && tasks.claim().is_none());
+            assert_eq!(tasks.lost(), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_snapshot_is_of_one_task() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let pool = Arc::new(TaskPool::<1>::new());
+            let (slot, id) = pool.view().claim().unwrap();
+            let held = begin(slot, 0, id);
+            let reads = thread::spawn({
+                let pool = pool.clone();
+                move || pool.view().get(0)
+            });
+            end(pool.view(), slot, held);
+            let (slot, id) = pool.view().claim().unwrap();
+            let _held = begin(slot, 1, id);
+            if let Some(task) = reads.join().unwrap() {
+                let n = (task.id - 1) as usize;
+                let expected = spawn(n, task.id);
+                assert_eq!(task.name, NAMES[n]);
+                assert_eq!(Some(task.parent), expected.parent);
+                assert_eq!(
+                    (task.labels, task.spawned_at),
+                    (expected.labels, expected.stack)
+                );
+                assert_eq!((task.spawned, task.state), (expected.now, State::New));
+            }
+        });
+    }
+
+    /// What a poll left, or what it found, but no mixture.
+    #[test]
+    fn loom_a_snapshot_is_of_one_poll() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let pool = Arc::new(TaskPool::<1>::new());
+            let (slot, id) = pool.view().claim().unwrap();
+            let mut held = begin(slot, 0, id);
+            let mut poll = |polls: u32| {
+                let polling = held.poll(false).unwrap();
+                slot.polls.store(u64::from(polls));
+                store_stack(&slot.awaits_at, StackId::from_bits(polls * 1000));
+                slot.pended.store(u64::from(polls) * 1000);
+                polling.pend(Waker::noop(), || ());
+            };
+            poll(1);
+            let reads = thread::spawn({
+                let pool = pool.clone();
+                move || pool.view().get(0)
+            });
+            poll(2);
+            let task = reads.join().unwrap().unwrap();
+            let pended = task.polls * 1000;
+            match task.state {
+                State::Pending => {
+                    assert_eq!(task.since, Instant::from_nanos(pended));
+                    assert_eq!(task.awaits_at, StackId::from_bits(pended as u32));
+                }
+                state => assert_eq!(state, State::Running),
+            }
+        });
+    }
 }

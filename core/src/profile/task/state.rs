@@ -352,3 +352,246 @@ impl Flags {
         (self.0 ^ other.0) & FLAGS == 0
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    extern crate std;
+
+    use core::sync::atomic::AtomicBool;
+    use std::sync::Arc as StdArc;
+    use std::task::Wake as StdWake;
+
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicBool as Data;
+    use loom::thread;
+
+    use super::*;
+
+    /// An executor with one task. Loom doesn't see into it, so it orders nothing that the state doesn't.
+    #[derive(Default)]
+    struct Executor {
+        is_woken: AtomicBool,
+    }
+
+    impl StdWake for Executor {
+        fn wake(self: StdArc<Self>) {
+            self.is_woken.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// A future that waits for some data, and keeps the waker that it has cloned.
+    struct Waiter {
+        executor: StdArc<Executor>,
+        waker: Waker,
+        is_cloned: bool,
+        is_ready: bool,
+    }
+
+    impl Waiter {
+        fn new() -> Self {
+            let executor = StdArc::new(Executor::default());
+            Self {
+                waker: Waker::from(executor.clone()),
+                executor,
+                is_cloned: false,
+                is_ready: false,
+            }
+        }
+
+        fn is_woken(&self) -> bool {
+            self.executor.is_woken.load(Ordering::SeqCst)
+        }
+
+        fn poll(&mut self, state: &State, held: &mut Held<'_>, data: &[&Data]) {
+            if self.is_ready {
+                return;
+            }
+            self.executor.is_woken.store(false, Ordering::SeqCst);
+            let polling = held.poll(false).unwrap();
+            self.is_ready = data.iter().all(|data| data.load(Ordering::Relaxed));
+            if self.is_ready {
+                assert!(polling.finish());
+                return;
+            }
+            if !self.is_cloned {
+                self.is_cloned = true;
+                data.iter().for_each(|_| state.add_clone());
+            }
+            polling.pend(&self.waker, || ());
+        }
+    }
+
+    fn wake(state: &State, by_value: bool) -> bool {
+        let wake = state.wake(by_value, || ());
+        if let Some(executor) = wake.executor {
+            executor.wake();
+        }
+        wake.is_free
+    }
+
+    /// Whenever a wake-up comes, also between, at and after two polls: if the task has not seen what it was woken for,
+    /// its executor is woken.
+    #[test]
+    fn loom_no_wake_up_is_lost() {
+        loom::model(|| {
+            let shared = Arc::new((State::new(), Data::new(false)));
+            let (state, data) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[data]);
+            let waker = thread::spawn({
+                let shared = shared.clone();
+                move || {
+                    shared.1.store(true, Ordering::Relaxed);
+                    wake(&shared.0, true)
+                }
+            });
+            waiter.poll(state, &mut held, &[data]);
+            waiter.poll(state, &mut held, &[data]);
+            let is_free = waker.join().unwrap();
+            assert!(waiter.is_ready || waiter.is_woken());
+            assert!(!is_free && held.end().is_free);
+        });
+    }
+
+    /// The executor's word for it is enough: a poll that it makes as it was woken sees the data.
+    #[test]
+    fn loom_who_is_woken_sees_what_for() {
+        loom::model(|| {
+            let shared = Arc::new((State::new(), Data::new(false), AtomicBool::new(false)));
+            let (state, data, is_done) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[data]);
+            let waker = thread::spawn({
+                let shared = shared.clone();
+                move || {
+                    shared.1.store(true, Ordering::Relaxed);
+                    wake(&shared.0, true);
+                    shared.2.store(true, Ordering::SeqCst);
+                }
+            });
+            let must_be_ready = is_done.load(Ordering::SeqCst);
+            waiter.poll(state, &mut held, &[data]);
+            assert!(waiter.is_ready || !must_be_ready);
+            waker.join().unwrap();
+        });
+    }
+
+    /// Two that wake at once: nothing is lost of either, and they don't record at the same time.
+    #[test]
+    fn loom_two_wake_at_once() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let shared = Arc::new((State::new(), [Data::new(false), Data::new(false)]));
+            let recording = StdArc::new(AtomicBool::new(false));
+            let (state, [one, other]) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[one, other]);
+            let wakers = [0, 1].map(|i| {
+                let (shared, recording) = (shared.clone(), recording.clone());
+                thread::spawn(move || {
+                    shared.1[i].store(true, Ordering::Relaxed);
+                    let wake = shared.0.wake(true, || {
+                        assert!(!recording.swap(true, Ordering::SeqCst));
+                        thread::yield_now();
+                        recording.store(false, Ordering::SeqCst);
+                    });
+                    if let Some(executor) = wake.executor {
+                        executor.wake();
+                    }
+                    assert!(!wake.is_free);
+                })
+            });
+            waiter.poll(state, &mut held, &[one, other]);
+            for waker in wakers {
+                waker.join().unwrap();
+            }
+            assert!(waiter.is_ready || waiter.is_woken());
+            waiter.poll(state, &mut held, &[one, other]);
+            assert!(waiter.is_ready && held.end().is_free);
+        });
+    }
+
+    /// The last clone goes, and with it our hold of the executor; a poll at the same time makes a new one, by which
+    /// the task is woken.
+    #[test]
+    fn loom_the_last_clone_goes_as_a_poll_makes_another() {
+        loom::model(|| {
+            let shared = Arc::new((State::new(), Data::new(false)));
+            let (state, data) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[data]);
+            let drops = thread::spawn({
+                let shared = shared.clone();
+                move || assert!(!shared.0.drop_clone())
+            });
+            waiter.is_cloned = false;
+            waiter.poll(state, &mut held, &[data]);
+            data.store(true, Ordering::Relaxed);
+            assert!(!wake(state, true));
+            drops.join().unwrap();
+            assert!(waiter.is_woken());
+            waiter.poll(state, &mut held, &[data]);
+            assert!(waiter.is_ready && held.end().is_free);
+            assert_eq!(StdArc::strong_count(&waiter.executor), 2);
+        });
+    }
+
+    /// The wrapper goes, one clone is used and one dropped, all at once: one of them finds the slot free, and
+    /// nobody keeps the executor.
+    #[test]
+    fn loom_the_slot_is_free_once_when_all_are_gone() {
+        loom::model(|| {
+            let shared = Arc::new((State::new(), Data::new(false), Data::new(false)));
+            let (state, one, other) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[one, other]);
+            let wakes = thread::spawn({
+                let shared = shared.clone();
+                move || wake(&shared.0, true)
+            });
+            let drops = thread::spawn({
+                let shared = shared.clone();
+                move || shared.0.drop_clone()
+            });
+            let freed = [
+                held.end().is_free,
+                wakes.join().unwrap(),
+                drops.join().unwrap(),
+            ];
+            assert_eq!(freed.iter().filter(|&&is_free| is_free).count(), 1);
+            assert_eq!(StdArc::strong_count(&waiter.executor), 2);
+            assert!(state.begin().is_some());
+        });
+    }
+
+    /// A wake-up after the end, or as it ends, finds nobody to wake, or an executor that doesn't mind.
+    #[test]
+    fn loom_a_wake_up_as_the_task_completes() {
+        loom::model(|| {
+            let shared = Arc::new((State::new(), Data::new(false)));
+            let (state, data) = &*shared;
+            let mut held = state.begin().unwrap();
+            let mut waiter = Waiter::new();
+            waiter.poll(state, &mut held, &[data]);
+            let wakes = thread::spawn({
+                let shared = shared.clone();
+                move || {
+                    assert!(!wake(&shared.0, false));
+                    wake(&shared.0, true)
+                }
+            });
+            data.store(true, Ordering::Relaxed);
+            waiter.poll(state, &mut held, &[data]);
+            assert!(waiter.is_ready && held.poll(false).is_none());
+            let freed = [held.end().is_free, wakes.join().unwrap()];
+            assert_ne!(freed[0], freed[1]);
+            assert_eq!(StdArc::strong_count(&waiter.executor), 2);
+        });
+    }
+}

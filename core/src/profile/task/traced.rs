@@ -126,11 +126,9 @@ impl<'a> Polled<'a> {
     fn begin(seen: &'a mut Option<Seen>, base: usize) -> Option<Self> {
         let Seen { slot, held } = seen.as_mut()?;
         let tracer = tracer()?;
-        let outside = tracer.swap_current(Context::polling(slot, base, slot.labels()));
-        let Some(polling) = slot.poll(held.as_mut()?, outside.is_in_task()) else {
-            tracer.swap_current(outside);
-            return None;
-        };
+        let outside = tracer.current();
+        let polling = slot.poll(held.as_mut()?, base, outside.is_in_task())?;
+        tracer.swap_current(Context::polling(slot));
         Some(Self {
             slot,
             tracer,

@@ -53,11 +53,10 @@ impl fmt::Debug for dyn Tracer {
     }
 }
 
-/// What a thread is at: the task that it polls, and its labels.
+/// What a thread is at: the task that it polls, and its labels. Two words.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
     task: Option<&'static Slot>,
-    base: usize,
     labels: LabelSetId,
 }
 
@@ -65,16 +64,15 @@ impl Context {
     /// No task and no labels: what a thread begins with.
     pub const EMPTY: Self = Self {
         task: None,
-        base: 0,
         labels: LabelSetId::EMPTY,
     };
 
-    /// The polling of a task. `base` is the stack pointer of who polls.
-    pub(super) const fn polling(task: &'static Slot, base: usize, labels: LabelSetId) -> Self {
+    /// The polling of a task.
+    #[inline]
+    pub(super) fn polling(task: &'static Slot) -> Self {
         Self {
             task: Some(task),
-            base,
-            labels,
+            labels: task.labels(),
         }
     }
 
@@ -98,8 +96,8 @@ impl Context {
 
     /// Where the task's part of the stack ends, as [`Tracer::stack`] takes it; 0 outside of tasks.
     #[must_use]
-    pub const fn base(&self) -> usize {
-        self.base
+    pub fn base(&self) -> usize {
+        self.task.map_or(0, Slot::base)
     }
 
     pub(super) const fn is_in_task(&self) -> bool {
