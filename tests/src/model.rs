@@ -3,15 +3,19 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::time::Duration;
 use std::collections::HashMap;
 
 use picoprof::encode::Body;
 use picoprof::http::{Connection, Transmit};
 use picoprof::profile::buckets::{Buckets, RowId};
 use picoprof::profile::heap::HeapProfile;
-use picoprof::profile::{Kind, Profiles};
+use picoprof::profile::labels::LabelSetId;
+use picoprof::profile::{Kind, Profiles, Role, Wait};
 use picoprof::stack::{Marker, StackTable};
 use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target, Thread};
+
+use crate::tasks::ModelTasks;
 
 /// Rows of each kind's table.
 pub const ROWS: usize = 64;
@@ -27,8 +31,20 @@ pub struct Model {
     pub heap: HeapProfile<ROWS, 64>,
     /// `threadcreate`.
     pub threads: Buckets<ROWS, 1>,
+    /// `block`.
+    pub block: Buckets<ROWS, 2>,
+    /// `mutex`.
+    pub mutex: Buckets<ROWS, 2>,
     /// The threads there are.
     pub threads_now: RefCell<Vec<Thread>>,
+    /// The tasks there are.
+    pub tasks: ModelTasks,
+    /// The time of tasks.
+    pub now: Cell<Instant>,
+    /// [`Target::role_of`] functions, by name; the others are the program's own.
+    pub roles: RefCell<HashMap<String, Role>>,
+    /// Whether functions have names.
+    pub has_names: Cell<bool>,
     /// Whether `threadcreate` is kept.
     pub has_threads: Cell<bool>,
     /// Whether there is memory for a response.
@@ -60,7 +76,13 @@ impl Default for Model {
             cpu: Buckets::new(),
             heap: HeapProfile::new(1),
             threads: Buckets::new(),
+            block: Buckets::new(),
+            mutex: Buckets::new(),
             threads_now: RefCell::default(),
+            tasks: ModelTasks::default(),
+            now: Cell::new(Instant::from_millis(1000)),
+            roles: RefCell::default(),
+            has_names: Cell::new(true),
             has_threads: Cell::new(true),
             has_memory: Cell::new(true),
             has_cpu_timer: Cell::new(true),
@@ -103,6 +125,64 @@ impl Model {
         self.heap.view().record_free(address);
     }
 
+    /// Counts a wait of so many nanoseconds; answers its row.
+    pub fn wait(&self, pcs: &[usize], nanos: u64) -> RowId {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.block.view().add(stack, 0, &[1, nanos])
+    }
+
+    /// Counts a release of what somebody waited for so many nanoseconds for; answers its row.
+    pub fn release(&self, pcs: &[usize], nanos: u64) -> RowId {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.mutex.view().add(stack, 0, &[1, nanos])
+    }
+
+    /// From now on there's a thread of this number, which is at a stack and waits.
+    pub fn start_thread(&self, id: u64, name: &str, pcs: &[usize], wait: Wait) {
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        self.threads_now.borrow_mut().push(Thread {
+            id,
+            name: bytes,
+            stack: self.stacks.view().intern(pcs, None),
+            labels: LabelSetId::EMPTY,
+            wait,
+            waiting: Duration::ZERO,
+        });
+    }
+
+    /// From now on there's a task that was spawned at a stack; answers its number, if there was room to see it.
+    pub fn spawn(&self, name: &'static str, pcs: &[usize]) -> Option<usize> {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.tasks.spawn(name, stack, self.now.get())
+    }
+
+    /// The same, by another task.
+    pub fn spawn_by(&self, parent: usize, name: &'static str, pcs: &[usize]) -> Option<usize> {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.tasks.spawn_by(parent, name, stack, self.now.get())
+    }
+
+    /// Polls a task: it gets as far as the await at this stack. Somebody has a waker of it, or not.
+    pub fn poll(&self, task: usize, pcs: &[usize], has_waker: bool) {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.tasks.poll(task, stack, has_waker, self.now.get());
+    }
+
+    /// Wakes a task, if somebody can.
+    pub fn wake(&self, task: usize) {
+        self.tasks.wake(task, self.now.get());
+    }
+
+    /// Gives the functions at an address, the innermost first, these roles.
+    pub fn set_roles(&self, pc: usize, roles: &[Role]) {
+        let code = code_at(pc);
+        assert_eq!(code.len(), roles.len(), "{pc:#x}");
+        let names = code.into_iter().map(|code| code.name);
+        let roles = roles.iter().copied();
+        self.roles.borrow_mut().extend(names.zip(roles));
+    }
+
     /// How many times the CPU sampler was started.
     #[must_use]
     pub fn starts(&self) -> usize {
@@ -127,6 +207,9 @@ impl Target for Model {
             cpu: Some(self.cpu.view()),
             heap: Some(self.heap.view()),
             threads: self.has_threads.get().then(|| self.threads.view()),
+            block: Some(self.block.view()),
+            mutex: Some(self.mutex.view()),
+            tasks: Some(self.tasks.view()),
             ..Profiles::of(self.stacks.view())
         }
     }
@@ -142,11 +225,13 @@ impl Target for Model {
             symbols.intern(mapping.build_id);
         }
         for (location, pc) in locations {
-            let known = symbols.lines.contains_key(&location.index());
-            if known || pc == 0 || location.marker().is_some() {
+            let is_double = symbols.lines.contains_key(&location.index());
+            if is_double || pc == 0 || location.marker().is_some() {
                 self.is_asked_wrongly.set(true);
             }
-            let lines = code_at(pc).iter().map(|code| symbols.line(code)).collect();
+            let code = code_at(pc);
+            let known = code.iter().filter(|_| self.has_names.get());
+            let lines = known.map(|code| symbols.line(code)).collect();
             symbols.lines.insert(location.index(), lines);
         }
         symbols
@@ -179,6 +264,15 @@ impl Target for Model {
 
     fn threads(&self) -> Vec<Thread> {
         self.threads_now.borrow().clone()
+    }
+
+    fn thread_count(&self) -> usize {
+        self.threads_now.borrow().len()
+    }
+
+    fn role_of(&self, function: &str) -> Role {
+        let roles = self.roles.borrow();
+        roles.get(function).copied().unwrap_or(Role::Program)
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {
@@ -376,6 +470,19 @@ pub fn drain(body: &mut impl Body, size: usize, mut between: impl FnMut()) -> Ve
         bytes.extend_from_slice(&buffer[..len]);
         between();
     }
+}
+
+/// What a connection sends before it waits for something.
+pub fn drain_connection<T: Target, const HEAD: usize>(
+    connection: &mut Connection<'_, T, HEAD>,
+    now: Instant,
+) -> Vec<u8> {
+    let mut sent = Vec::new();
+    let mut buffer = [0; 512];
+    while let Transmit::Wrote(len) = connection.transmit(now, &mut buffer) {
+        sent.extend_from_slice(&buffer[..len]);
+    }
+    sent
 }
 
 /// What a server said on one connection, and how it came to that.

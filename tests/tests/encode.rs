@@ -8,8 +8,8 @@ use picoprof::encode::Body;
 use picoprof::encode::profile::ProfileEncoder;
 use picoprof::encode::source::Source;
 use picoprof::encode::text::TextEncoder;
-use picoprof::profile::Kind;
 use picoprof::profile::buckets::RowId;
+use picoprof::profile::{Kind, Wait};
 use picoprof::stack::Marker;
 use picoprof_tests::http::parse_answers;
 use picoprof_tests::model::{self, CPU_PERIOD, Code, MAPPINGS, Model, Talk, code_at, drain, talk};
@@ -138,8 +138,17 @@ fn samples_of(profile: &Profile) -> Samples {
             }
             other => panic!("labels {other:?}"),
         };
-        let before = samples.insert((places.collect(), bytes), sample.value.clone());
-        assert_eq!(before, None, "a sample is there twice");
+        let key = (places.collect(), bytes);
+        match samples.get_mut(&key) {
+            // Without memory each goroutine is a sample of its own.
+            Some(values) if profile.sample_types()[0].0.starts_with("goroutine") => {
+                values[0] += sample.value[0];
+            }
+            Some(_) => panic!("a sample is there twice: {key:?}"),
+            None => {
+                samples.insert(key, sample.value.clone());
+            }
+        }
     }
     samples
 }
@@ -177,6 +186,22 @@ fn busy() -> Box<Model> {
     model.create_thread(&[0x5001, 0x3004]);
     model.create_thread(&[0x5001, 0x3004]);
     model.create_thread(&[0x5002, 0x3004]);
+    model.wait(&[0x1001, 0x2003, 0x3004], 30);
+    model.wait(&[0x1001, 0x2003, 0x3004], 20);
+    model.wait(&[0x1002, 0x3004], 5_000_000_000_000);
+    model.release(&[0x1006, 0x3004], 25);
+    model.release(&[0x1006, 0x3004], 40);
+    model.start_thread(4001, "main", &[0x1001, 0x2003, 0x3004], Wait::Running);
+    model.start_thread(4002, "worker", &[0x1007, 0x3004], Wait::Syscall);
+    model.start_thread(4003, "worker", &[0x1007, 0x3004], Wait::Syscall);
+    model.start_thread(4004, "silent", &[], Wait::Unknown);
+    model.spawn("new", &[0x1007, 0x3004]);
+    for has_waker in [true, true, false, false] {
+        let task = model.spawn("waits", &[0x5001, 0x3004]).unwrap();
+        model.poll(task, &[0x4001, 0x2003], has_waker);
+    }
+    let task = model.spawn("leaks", &[0x5001, 0x3004]).unwrap();
+    model.poll(task, &[0x4002], false);
     model
 }
 
@@ -189,6 +214,7 @@ fn metadata_is_gos() {
         ("inuse_objects", "count"),
         ("inuse_space", "bytes"),
     ];
+    let contention = [("contentions", "count"), ("delay", "nanoseconds")];
     type Row<'a> = (
         Kind,
         &'a [(&'a str, &'a str)],
@@ -196,7 +222,7 @@ fn metadata_is_gos() {
         (&'a str, &'a str),
         i64,
     );
-    let rows: [Row<'_>; 4] = [
+    let rows: [Row<'_>; 8] = [
         (Kind::Heap, &heap_types, "", ("space", "bytes"), 1),
         (
             Kind::Allocs,
@@ -218,6 +244,22 @@ fn metadata_is_gos() {
             "",
             ("cpu", "nanoseconds"),
             10_000_000,
+        ),
+        (Kind::Block, &contention, "", ("contentions", "count"), 1),
+        (Kind::Mutex, &contention, "", ("contentions", "count"), 1),
+        (
+            Kind::Goroutine,
+            &[("goroutine", "count")],
+            "",
+            ("goroutine", "count"),
+            1,
+        ),
+        (
+            Kind::GoroutineLeak,
+            &[("goroutineleak", "count")],
+            "",
+            ("goroutineleak", "count"),
+            1,
         ),
     ];
     for (kind, types, default, period_type, period) in rows {
@@ -276,6 +318,38 @@ fn every_value_comes_back() {
     let profile = encoded(&model, Kind::ThreadCreate);
     assert_eq!(samples_of(&profile), threads);
     check_thrift(&profile);
+
+    let block = [
+        (places(&[0x1001, 0x2003, 0x3004], None), vec![2, 50]),
+        (places(&[0x1002, 0x3004], None), vec![1, 5_000_000_000_000]),
+    ];
+    let mutex = [(places(&[0x1006, 0x3004], None), vec![2, 65])];
+    let goroutine = [
+        (places(&[0x1001, 0x2003, 0x3004], None), vec![1]),
+        (places(&[0x1007, 0x3004], None), vec![3]),
+        (places(&[], Some(Marker::Unavailable)), vec![1]),
+        (places(&[0x4001, 0x2003], None), vec![4]),
+        (places(&[0x4002], None), vec![1]),
+    ];
+    let leaked = [
+        (places(&[0x4001, 0x2003], None), vec![2]),
+        (places(&[0x4002], None), vec![1]),
+    ];
+    let kinds: [(Kind, &[(Vec<Place>, Vec<i64>)]); 4] = [
+        (Kind::Block, &block),
+        (Kind::Mutex, &mutex),
+        (Kind::Goroutine, &goroutine),
+        (Kind::GoroutineLeak, &leaked),
+    ];
+    for (kind, expected) in kinds {
+        let expected = expected.iter().cloned();
+        let expected: Samples = expected
+            .map(|(stack, values)| ((stack, None), values))
+            .collect();
+        let profile = encoded(&model, kind);
+        assert_eq!(samples_of(&profile), expected, "{kind:?}");
+        check_thrift(&profile);
+    }
 }
 
 #[test]
@@ -473,6 +547,43 @@ fn threadcreate_text_is_gos() {
 }
 
 #[test]
+fn contention_text_is_gos() {
+    let model = busy();
+    // The longest first, however long.
+    let expected = format!(
+        "--- contention:\ncycles/second=1000000000\n\
+         5000000000000 1 @ 0x1003 0x3005\n{}\n\
+         50 2 @ 0x1002 0x2004 0x3005\n{}\n",
+        frame_lines(&[0x1002, 0x3004]),
+        frame_lines(&[0x1001, 0x2003, 0x3004]),
+    );
+    assert_eq!(text(&model, Kind::Block), expected);
+    let expected = format!(
+        "--- mutex:\ncycles/second=1000000000\nsampling period=1\n65 2 @ 0x1007 0x3005\n{}\n",
+        frame_lines(&[0x1006, 0x3004]),
+    );
+    assert_eq!(text(&model, Kind::Mutex), expected);
+}
+
+#[test]
+fn goroutine_text_is_gos() {
+    let model = busy();
+    let text = text(&model, Kind::Goroutine);
+    let (start, rest) = text.split_at(text.find("1 @ ").unwrap());
+    let expected = format!(
+        "goroutine profile: total 10\n\
+         4 @ 0x4002 0x2004\n{}\n\
+         3 @ 0x1008 0x3005\n{}\n",
+        frame_lines(&[0x4001, 0x2003]),
+        frame_lines(&[0x1007, 0x3004]),
+    );
+    assert_eq!(start, expected);
+    assert_eq!(rest.matches("1 @ ").count(), 3);
+    let unavailable = "1 @ 0x1\n#\t0x0\tpicoprof._StackUnavailable\n\n";
+    assert!(rest.contains(unavailable), "{rest}");
+}
+
+#[test]
 fn heap_text_is_gos() {
     let model = busy();
     let expected = format!(
@@ -573,8 +684,12 @@ fn the_index_page_is_the_same_through_any_buffer() {
     let mut from = 0;
     for (count, link) in [
         (3, "allocs?debug=1\">allocs"),
+        (2, "block?debug=1\">block"),
         (0, "cmdline\">cmdline"),
+        (10, "goroutine?debug=1\">goroutine"),
+        (3, "goroutineleak?debug=1\">goroutineleak"),
         (3, "heap?debug=1\">heap"),
+        (1, "mutex?debug=1\">mutex"),
         (0, "profile\">profile"),
         (0, "symbol\">symbol"),
         (3, "threadcreate?debug=1\">threadcreate"),
@@ -583,6 +698,8 @@ fn the_index_page_is_the_same_through_any_buffer() {
         let at = whole[from..].find(&row);
         from += at.unwrap_or_else(|| panic!("no {row} in {whole}"));
     }
+    assert!(whole.contains("<a href=\"goroutine?debug=2\">full goroutine stack dump</a>"));
+    assert!(whole.contains("<li>Tasks: 6 now, room for 64; 0 ran unseen for want of it.</li>\n"));
     assert!(whole.contains("<title>/debug/pprof/</title>"));
     assert!(whole.contains("<li>A model.</li>\n<li>Stack table: "));
     model.has_threads.set(false);
@@ -599,6 +716,12 @@ fn bump(model: &Model, step: usize) {
     model.allocate(&[0x4001, 0x2003, 0x3004], 0x20_0000 + (step << 8), size);
     model.allocate(&[0x6000 + step], 0x40_0000 + (step << 8), size);
     model.free(0x20_0000 + (step.saturating_sub(3) << 8));
+    model.wait(&[0x1002, 0x3004], step as u64);
+    model.wait(&[0x7000 + step], 1);
+    model.release(&[0x1006, 0x3004], step as u64);
+    if let Some(task) = model.spawn("late", &[0x7000 + step]) {
+        model.poll(task, &[0x4001, 0x2003], step.is_multiple_of(2));
+    }
 }
 
 fn each_value_is_between(before: &Samples, during: &Samples, after: &Samples) {
@@ -643,18 +766,28 @@ fn counters_that_move_break_no_profile() {
 }
 
 /// Text whose every line has the form that it must have.
-fn check_text(text: &str, is_heap: bool) {
+fn check_text(text: &str, kind: Kind) {
     assert!(text.ends_with('\n'));
+    let is_heap = matches!(kind, Kind::Heap | Kind::Allocs);
+    let head = match kind {
+        Kind::Block => "--- contention:\ncycles/second=1000000000\n",
+        Kind::Mutex => "--- mutex:\ncycles/second=1000000000\nsampling period=1\n",
+        _ => "",
+    };
+    let text = text.strip_prefix(head).expect("the kind's own lines");
     let is_number = |text: &str| text.parse::<u64>().is_ok();
     let counts = |text: &str| {
-        if !is_heap {
-            return is_number(text);
-        }
         let text = text.replace([':', '[', ']'], "");
-        text.split(' ').filter(|part| is_number(part)).count() == 4
+        let numbers = text.split(' ').filter(|part| is_number(part)).count();
+        numbers
+            == match kind {
+                Kind::Heap | Kind::Allocs => 4,
+                Kind::Block | Kind::Mutex => 2,
+                _ => 1,
+            }
     };
     for (i, line) in text.lines().enumerate() {
-        let is_good = if i == 0 {
+        let is_good = if i == 0 && head.is_empty() {
             let heap = line
                 .strip_prefix("heap profile: ")
                 .and_then(|line| line.split_once(" @ heap/"));
@@ -689,7 +822,7 @@ fn counters_that_move_break_no_text() {
                     bump(&model, step);
                 });
                 let text = String::from_utf8(bytes).unwrap();
-                check_text(&text, matches!(kind, Kind::Heap | Kind::Allocs));
+                check_text(&text, kind);
             }
         }
     }
@@ -732,6 +865,12 @@ enum Event {
     Alloc(Vec<usize>, usize),
     Free(prop::sample::Index),
     Thread(Vec<usize>),
+    Wait(Vec<usize>, u64),
+    Release(Vec<usize>, u64),
+    Spawn(Vec<usize>),
+    /// A task, where it waits, and whether it can be woken.
+    Poll(prop::sample::Index, Vec<usize>, bool),
+    End(prop::sample::Index),
 }
 
 fn stack() -> impl Strategy<Value = Vec<usize>> {
@@ -754,6 +893,12 @@ fn event() -> impl Strategy<Value = Event> {
         (stack(), size).prop_map(|(pcs, size)| Event::Alloc(pcs, size)),
         any::<prop::sample::Index>().prop_map(Event::Free),
         stack().prop_map(Event::Thread),
+        (stack(), 0u64..1 << 40).prop_map(|(pcs, nanos)| Event::Wait(pcs, nanos)),
+        (stack(), 0u64..1 << 40).prop_map(|(pcs, nanos)| Event::Release(pcs, nanos)),
+        stack().prop_map(Event::Spawn),
+        (any::<prop::sample::Index>(), stack(), any::<bool>())
+            .prop_map(|(task, pcs, has_waker)| Event::Poll(task, pcs, has_waker)),
+        any::<prop::sample::Index>().prop_map(Event::End),
     ]
 }
 
@@ -780,6 +925,10 @@ proptest! {
         // By stack and size class: objects and bytes, allocated and freed.
         let mut heap = BTreeMap::<_, [u64; 4]>::new();
         let mut live = Vec::new();
+        let mut block = BTreeMap::<_, [u64; 2]>::new();
+        let mut mutex = BTreeMap::<_, [u64; 2]>::new();
+        // Each with its stack, and whether it is leaked.
+        let mut tasks = Vec::new();
         for (i, event) in events.iter().enumerate() {
             match event {
                 Event::Cpu(pcs, marker, n) => {
@@ -817,7 +966,34 @@ proptest! {
                     counts[2] += 1;
                     counts[3] += size as u64;
                 }
-                Event::Free(_) => {}
+                Event::Wait(pcs, nanos) => {
+                    let row = model.wait(pcs, *nanos);
+                    let key = if row == RowId::LOST { lost() } else { places(pcs, None) };
+                    let values = block.entry(key).or_default();
+                    *values = [values[0] + 1, values[1] + nanos];
+                }
+                Event::Release(pcs, nanos) => {
+                    let row = model.release(pcs, *nanos);
+                    let key = if row == RowId::LOST { lost() } else { places(pcs, None) };
+                    let values = mutex.entry(key).or_default();
+                    *values = [values[0] + 1, values[1] + nanos];
+                }
+                Event::Spawn(pcs) => {
+                    if let Some(task) = model.spawn("some", pcs) {
+                        tasks.push((task, pcs, false));
+                    }
+                }
+                Event::Poll(task, pcs, has_waker) if !tasks.is_empty() => {
+                    let number = task.index(tasks.len());
+                    let (id, ..) = tasks[number];
+                    model.poll(id, pcs, *has_waker);
+                    tasks[number] = (id, pcs, !has_waker);
+                }
+                Event::End(task) if !tasks.is_empty() => {
+                    let (id, ..) = tasks.swap_remove(task.index(tasks.len()));
+                    model.tasks.end(id);
+                }
+                Event::Free(_) | Event::Poll(..) | Event::End(_) => {}
             }
         }
         let get = |kind| {
@@ -840,10 +1016,26 @@ proptest! {
         let expected: Samples = expected.collect();
         prop_assert_eq!(&get(Kind::Heap), &expected);
         prop_assert_eq!(&get(Kind::Allocs), &expected);
+        for (kind, expected) in [(Kind::Block, block), (Kind::Mutex, mutex)] {
+            let expected = expected.into_iter().map(|(stack, values)| {
+                ((stack, None), values.map(|n| n as i64).to_vec())
+            });
+            prop_assert_eq!(get(kind), expected.collect::<Samples>());
+        }
+        for (kind, leaked_only) in [(Kind::Goroutine, false), (Kind::GoroutineLeak, true)] {
+            let mut expected = Samples::new();
+            for (_, pcs, is_leaked) in &tasks {
+                if *is_leaked || !leaked_only {
+                    let values = expected.entry((places(pcs, None), None)).or_insert(vec![0]);
+                    values[0] += 1;
+                }
+            }
+            prop_assert_eq!(get(kind), expected);
+        }
         for kind in Kind::ALL {
             let text = drain(&mut text_encoder(&model, kind), size, || {});
             let text = String::from_utf8(text).unwrap();
-            check_text(&text, matches!(kind, Kind::Heap | Kind::Allocs));
+            check_text(&text, kind);
         }
         prop_assert!(!model.is_asked_wrongly.get());
     }
