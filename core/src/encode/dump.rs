@@ -315,25 +315,24 @@ fn thread_name(thread: &Thread) -> &str {
     name.unwrap_or("?")
 }
 
-/// A function's name as readers can tell it from its arguments: of parentheses in parentheses they know nothing.
+/// A function's name as readers can tell it from its arguments: of parentheses in parentheses they know nothing, nor
+/// of such that don't close.
 struct Callee<'a>(&'a str);
 
 impl fmt::Display for Callee<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut depth = 0u32;
+        let count = |wanted| self.0.chars().filter(|&c| c == wanted).count();
+        // Where they are no pairs, all are taken for inner ones.
+        let mut depth = if count('(') == count(')') { 0 } else { 1 << 16 };
         for character in self.0.chars() {
-            let is_inner = depth > 0;
+            let outer = depth == 0;
             match character {
                 '(' => depth += 1,
-                ')' => depth = depth.saturating_sub(1),
+                ')' => depth -= 1,
                 _ => {}
             }
-            f.write_char(match character {
-                '(' if is_inner => '{',
-                ')' if depth > 0 || !is_inner => '}',
-                character if character.is_control() => '?',
-                character => character,
-            })?;
+            let keeps = if character == ')' { depth == 0 } else { outer };
+            f.write_char(plain(character, keeps))?;
         }
         Ok(())
     }
@@ -344,14 +343,45 @@ struct Name<'a>(&'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            f.write_char(match character {
-                '(' => '{',
-                ')' => '}',
-                character if character.is_control() => '?',
-                character => character,
-            })?;
+        let mut characters = self.0.chars();
+        characters.try_for_each(|character| f.write_char(plain(character, false)))
+    }
+}
+
+fn plain(character: char, keeps_parentheses: bool) -> char {
+    match character {
+        '(' if !keeps_parentheses => '{',
+        ')' if !keeps_parentheses => '}',
+        character if character.is_control() => '?',
+        character => character,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn parentheses_of_names_come_in_pairs_one_after_the_other() {
+        for (name, shown) in [
+            (
+                "core::ptr::drop_in_place<(u8, u8)>",
+                "core::ptr::drop_in_place<(u8, u8)>",
+            ),
+            ("f<fn((A, B)) -> (C,)>::g", "f<fn({A, B}) -> (C,)>::g"),
+            ("f<((), ((), ()))>", "f<({}, {{}, {}})>"),
+            (")a(", "}a{"),
+            ("cut<(", "cut<{"),
+            ("cut)", "cut}"),
+            ("cut<(a)(", "cut<{a}{"),
+            ("two\nlines", "two?lines"),
+        ] {
+            assert_eq!(Callee(name).to_string(), shown);
         }
-        Ok(())
+        assert_eq!(Name("a (b)\0").to_string(), "a {b}?");
     }
 }
