@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use picoprof::Instant;
 use picoprof::http::{Connection, Transmit};
+use picoprof::profile::Wait;
 use picoprof::stack::StackId;
 use picoprof_tests::http::{Framing, Response, parse_answers};
 use picoprof_tests::model::{CPU_PERIOD, Model, Talk, code_at, talk};
@@ -23,6 +24,11 @@ fn model() -> Box<Model> {
     model.allocate(&[0x4001, 0x2003, 0x3004], 0x10_0000, 100);
     model.allocate(&[0x4002, 0x3004], 0x10_1000, 5000);
     model.create_thread(&[0x5001, 0x3004]);
+    model.wait(&[0x4001, 0x3004], 1000);
+    model.release(&[0x4002, 0x3004], 1000);
+    model.start_thread(17, "main", &[0x5002, 0x3004], Wait::Running);
+    let task = model.spawn("waits", &[0x5001, 0x3004]);
+    model.poll(task.expect("room"), &[0x4001, 0x2003], false);
     model
 }
 
@@ -114,6 +120,22 @@ fn errors_are_gos() {
         ),
         ("/debug/pprof/heap?seconds=1&debug=1", 400, bad, true, both),
         ("/debug/pprof/heap?debug=2&seconds=1", 400, bad, true, both),
+        ("/debug/pprof/block?seconds=0", 400, bad, true, seconds),
+        (
+            "/debug/pprof/mutex?seconds=x&all=1",
+            400,
+            bad,
+            true,
+            seconds,
+        ),
+        (
+            "/debug/pprof/goroutine?seconds=1&debug=2",
+            400,
+            bad,
+            true,
+            both,
+        ),
+        ("/debug/pprof/goroutines", 404, missing, true, unknown),
         ("/debug/other", 404, missing, false, elsewhere),
         ("/", 404, missing, false, elsewhere),
         ("/debug/", 404, missing, false, elsewhere),
@@ -145,6 +167,10 @@ fn other_methods_are_not_allowed() {
         "heap",
         "allocs",
         "threadcreate",
+        "block",
+        "mutex",
+        "goroutine",
+        "goroutineleak?debug=2",
         "profile",
         "cmdline",
         "nosuch",
@@ -238,6 +264,36 @@ fn successes_have_gos_headers() {
             Some("attachment; filename=\"profile\""),
             BINARY,
         ),
+        (
+            "block?idle=1",
+            Some("attachment; filename=\"block\""),
+            BINARY,
+        ),
+        (
+            "mutex?seconds=1",
+            Some("attachment; filename=\"mutex-delta\""),
+            BINARY,
+        ),
+        (
+            "goroutine",
+            Some("attachment; filename=\"goroutine\""),
+            BINARY,
+        ),
+        (
+            "goroutine?seconds=1",
+            Some("attachment; filename=\"goroutine-delta\""),
+            BINARY,
+        ),
+        (
+            "goroutineleak?seconds=1",
+            Some("attachment; filename=\"goroutineleak-delta\""),
+            BINARY,
+        ),
+        ("block?debug=1", None, TEXT),
+        ("mutex?debug=2", None, TEXT),
+        ("goroutine?debug=1", None, TEXT),
+        ("goroutine?debug=2", None, TEXT),
+        ("goroutineleak?debug=2", None, TEXT),
         ("heap?debug=1", None, TEXT),
         ("heap?debug=2", None, TEXT),
         ("threadcreate?debug=1", None, TEXT),
@@ -469,6 +525,10 @@ fn times_are_gos() {
         ("heap?seconds=7", 7),
         ("allocs?seconds=1", 1),
         ("threadcreate?seconds=3", 3),
+        ("block?seconds=4", 4),
+        ("mutex?seconds=4", 4),
+        ("goroutine?seconds=5", 5),
+        ("goroutineleak?seconds=6", 6),
     ] {
         let talk = waits_of(&model(), target);
         assert_eq!(talk.waits, [seconds(expected)], "{target}");
@@ -604,12 +664,48 @@ fn a_difference_has_what_came_between() {
 fn a_difference_without_memory_is_refused() {
     let model = model();
     model.has_memory.set(false);
-    let response = answer(&model, "GET", "/debug/pprof/heap?seconds=1");
-    assert_eq!(
-        (response.status, response.header("x-go-pprof")),
-        (500, Some("1"))
-    );
-    assert_eq!(answer(&model, "GET", "/debug/pprof/heap").status, 200);
+    for kind in ["heap", "block", "goroutine"] {
+        let target = format!("/debug/pprof/{kind}");
+        let response = answer(&model, "GET", &format!("{target}?seconds=1"));
+        assert_eq!(
+            (response.status, response.header("x-go-pprof")),
+            (500, Some("1"))
+        );
+        assert_eq!(answer(&model, "GET", &target).status, 200);
+    }
+}
+
+/// The memory may have gone to others meanwhile.
+#[test]
+fn a_difference_that_has_no_memory_in_the_end_is_an_error() {
+    let model = model();
+    let mut hand = Hand::get(&model, "goroutine?seconds=5");
+    assert_eq!(hand.run(START), Transmit::WaitUntil(seconds(5)));
+    model.has_memory.set(false);
+    hand.run(seconds(5));
+    let [response] = &hand.answers()[..] else {
+        panic!("one answer");
+    };
+    assert_eq!(response.status, 500);
+    let text = "no memory for a difference: ask without seconds\n";
+    assert_eq!(response.text(), text);
+}
+
+#[test]
+fn a_difference_of_waits_has_what_came_between() {
+    let model = model();
+    let mut hand = Hand::get(&model, "block?seconds=5");
+    assert_eq!(hand.run(START), Transmit::WaitUntil(seconds(5)));
+    model.wait(&[0x6001], 30);
+    model.wait(&[0x4001, 0x3004], 12);
+    model.release(&[0x6001], 30);
+    hand.run(seconds(5));
+    let profile = profile_in(&hand.answers()[0]);
+    let samples = profile.sample.iter();
+    let mut values: Vec<_> = samples.map(|sample| sample.value.clone()).collect();
+    values.sort();
+    assert_eq!(values, [[1, 12], [1, 30]]);
+    assert_eq!(profile.duration_nanos, 5_000_000_000);
 }
 
 #[test]
@@ -921,6 +1017,9 @@ fn the_buffers_size_changes_no_byte() {
         "heap",
         "heap?debug=1",
         "threadcreate",
+        "block?debug=1",
+        "goroutine",
+        "goroutine?debug=2",
         "allocs",
         "symbol?0x1001",
         "nosuch",
@@ -987,6 +1086,10 @@ fn all_routes_methods_and_versions_agree() {
         "/debug/pprof/symbol",
         "/debug/pprof/symbol?0x1001",
         "/debug/pprof/threadcreate",
+        "/debug/pprof/block",
+        "/debug/pprof/mutex?seconds=1",
+        "/debug/pprof/goroutine?debug=1",
+        "/debug/pprof/goroutineleak?debug=2",
         "/debug/pprof/nosuch",
         "/x",
     ];
@@ -1001,10 +1104,11 @@ fn all_routes_methods_and_versions_agree() {
                 ("POST", target) if target.starts_with("/debug/pprof/symbol") => 200,
                 _ => 405,
             };
+            let model = model();
             let mut seen = Vec::new();
             for version in ["1.0", "1.1"] {
                 let bytes = format!("{method} {target} HTTP/{version}\r\nHost: a\r\n\r\n");
-                let answers = answers_to(&model(), bytes.as_bytes(), &[method]);
+                let answers = answers_to(&model, bytes.as_bytes(), &[method]);
                 assert_eq!(answers.len(), 1);
                 assert_eq!(answers[0].status, expected, "{method} {target} {version}");
                 assert_eq!(answers[0].header("x-content-type-options"), Some("nosniff"));
@@ -1032,12 +1136,14 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
         4 => prop::sample::select(vec![
             "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile", "/debug/pprof/symbol",
             "/debug/pprof/cmdline", "/debug/pprof/threadcreate", "/debug/pprof", "/debug//pprof/heap",
+            "/debug/pprof/block", "/debug/pprof/mutex", "/debug/pprof/goroutine",
+            "/debug/pprof/goroutineleak",
         ]).prop_map(str::to_owned),
         1 => "[/.a-z%0-9A-F*:é]{0,30}",
     ];
     let query = prop_oneof![
         Just(String::new()),
-        "\\?(seconds|debug|gc|hz)=[0-9+.x-]{0,4}(&(seconds|debug)=[0-9]{0,2})?",
+        "\\?(seconds|debug|gc|hz|all|idle)=[0-9+.x-]{0,4}(&(seconds|debug)=[0-9]{0,2})?",
         "\\?(0x[0-9a-f]{1,6}\\+?|[0-9]{1,6}\\+?){0,12}",
         "\\?[ -~]{0,40}",
     ];

@@ -10,14 +10,16 @@ use std::io::ErrorKind;
 
 use picoprof::Instant;
 use picoprof::encode::Body;
+use picoprof::encode::dump::DumpEncoder;
 use picoprof::encode::profile::ProfileEncoder;
-use picoprof::encode::source::Source;
+use picoprof::encode::source::{Source, Waits};
 use picoprof::encode::text::TextEncoder;
 use picoprof::http::{Connection, Transmit};
-use picoprof::profile::Kind;
+use picoprof::profile::{Kind, Role, Wait};
 use picoprof::stack::Marker;
+use picoprof_tests::dump::parse;
 use picoprof_tests::http::parse_answers;
-use picoprof_tests::model::{CPU_PERIOD, Model};
+use picoprof_tests::model::{CPU_PERIOD, Model, code_at};
 use picoprof_tests::profile::{decode, validate};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -48,6 +50,10 @@ const TOKENS: &[&[u8]] = &[
     b"symbol",
     b"cmdline",
     b"threadcreate",
+    b"block",
+    b"mutex",
+    b"goroutine",
+    b"goroutineleak",
     b"?",
     b"&",
     b"=",
@@ -56,6 +62,9 @@ const TOKENS: &[&[u8]] = &[
     b"seconds=1",
     b"seconds=9223372036854775807",
     b"debug=1",
+    b"debug=2",
+    b"all=1",
+    b"idle=1",
     b"gc=1",
     b"hz=4294967296",
     b"0x1001",
@@ -68,6 +77,11 @@ const TOKENS: &[&[u8]] = &[
     b"GET /debug/pprof/heap?debug=1 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /debug/pprof/threadcreate?seconds=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /debug/pprof/block?seconds=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /debug/pprof/mutex?debug=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /debug/pprof/goroutine HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /debug/pprof/goroutine?debug=2 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /debug/pprof/goroutine?seconds=1 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /debug/pprof/symbol?0x1001+0x1002 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /debug/pprof/symbol HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n0x1001+",
     b"GET /debug/pprof/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -80,6 +94,18 @@ enum Event {
     Alloc(Vec<usize>, usize, usize),
     Free(usize),
     Thread(Vec<usize>),
+    Wait(Vec<usize>, u64),
+    Release(Vec<usize>, u64),
+    Start(u64, Vec<usize>, Wait),
+    Spawn(Vec<usize>),
+    /// A task, its await, and whether it can be woken.
+    Poll(usize, Vec<usize>, bool),
+    Wake(usize),
+    End(usize),
+    /// So many seconds.
+    Pass(u64),
+    Role(usize, Role),
+    Names(bool),
     Memory(bool),
 }
 
@@ -98,6 +124,25 @@ impl Event {
             Self::Thread(pcs) => {
                 model.create_thread(pcs);
             }
+            Self::Wait(pcs, nanos) => {
+                model.wait(pcs, *nanos);
+            }
+            Self::Release(pcs, nanos) => {
+                model.release(pcs, *nanos);
+            }
+            Self::Start(id, pcs, wait) => model.start_thread(*id, "thread", pcs, *wait),
+            Self::Spawn(pcs) => {
+                model.spawn("task", pcs);
+            }
+            Self::Poll(task, pcs, has_waker) => model.poll(*task, pcs, *has_waker),
+            Self::Wake(task) => model.wake(*task),
+            Self::End(task) => model.tasks.end(*task),
+            Self::Pass(seconds) => {
+                let now = model.now.get() + Duration::from_secs(*seconds);
+                model.now.set(now);
+            }
+            Self::Role(pc, role) => model.set_roles(*pc, &vec![*role; code_at(*pc).len()]),
+            Self::Names(are_known) => model.has_names.set(*are_known),
             Self::Memory(is_there) => model.has_memory.set(*is_there),
         }
     }
@@ -116,11 +161,30 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     let size = prop_oneof![0usize..200, any::<usize>().prop_map(|n| n >> 8)];
     let address = || (1usize..100).prop_map(|n| n << 12);
+    let nanos = || any::<u64>().prop_map(|n| n >> 8);
+    let wait = || prop::sample::select(Wait::ALL.to_vec());
+    let role = prop_oneof![
+        3 => wait().prop_map(Role::Waits),
+        1 => Just(Role::Library),
+        1 => Just(Role::Program),
+    ];
+    // Tasks are numbered by when they were spawned.
+    let task = || 0usize..20;
     prop_oneof![
         4 => (stack(), marker, count).prop_map(|(pcs, marker, n)| Event::Cpu(pcs, marker, n)),
         4 => (stack(), address(), size).prop_map(|(pcs, at, size)| Event::Alloc(pcs, at, size)),
         4 => address().prop_map(Event::Free),
         2 => stack().prop_map(Event::Thread),
+        4 => (stack(), nanos()).prop_map(|(pcs, nanos)| Event::Wait(pcs, nanos)),
+        4 => (stack(), nanos()).prop_map(|(pcs, nanos)| Event::Release(pcs, nanos)),
+        2 => (any::<u64>(), stack(), wait()).prop_map(|(id, pcs, wait)| Event::Start(id, pcs, wait)),
+        4 => stack().prop_map(Event::Spawn),
+        4 => (task(), stack(), any::<bool>()).prop_map(|(task, pcs, has)| Event::Poll(task, pcs, has)),
+        2 => task().prop_map(Event::Wake),
+        1 => task().prop_map(Event::End),
+        1 => (0u64..10_000).prop_map(Event::Pass),
+        4 => (0x1000usize..0x1080, role).prop_map(|(pc, role)| Event::Role(pc, role)),
+        1 => any::<bool>().prop_map(Event::Names),
         1 => any::<bool>().prop_map(Event::Memory),
     ]
 }
@@ -258,14 +322,16 @@ proptest! {
         before in prop::collection::vec(event(), 0..100),
         during in prop::collection::vec((1usize..100, event()), 1..50),
         kind in prop::sample::select(Kind::ALL.to_vec()),
+        waits in prop::sample::select(vec![Waits::Synchronization, Waits::AndIdle, Waits::All]),
     ) {
         let model = Model::default();
         before.iter().for_each(|event| event.happen(&model));
-        let source = || Source::new(&model, kind, CPU_PERIOD).unwrap();
+        let source = || Source::new(&model, kind, CPU_PERIOD).unwrap().showing(waits);
         let mut profile = ProfileEncoder::new(source());
         let mut text = TextEncoder::new(source());
-        let mut bytes = [Vec::new(), Vec::new()];
-        let bodies: [&mut dyn Body; 2] = [&mut profile, &mut text];
+        let mut dump = DumpEncoder::new(&model, model.now.get());
+        let mut bytes = [const { Vec::new() }; 3];
+        let bodies: [&mut dyn Body; 3] = [&mut profile, &mut text, &mut dump];
         for (body, bytes) in bodies.into_iter().zip(&mut bytes) {
             let mut out = [0; 100];
             for (size, event) in during.iter().cycle() {
@@ -278,13 +344,17 @@ proptest! {
                 event.happen(&model);
             }
         }
-        let [profile, text] = bytes;
+        let [profile, text, dump] = bytes;
         let profile = decode(&profile);
         prop_assert!(profile.is_ok(), "{profile:?}");
         let profile = profile.unwrap();
         prop_assert_eq!(validate(&profile), Ok(()));
         prop_assert!(!model.is_asked_wrongly.get());
         let text = String::from_utf8(text);
-        prop_assert!(text.is_ok_and(|text| text.contains("profile: ") && text.ends_with('\n')));
+        let is_text = |text: &str| text.contains("profile: ") || text.starts_with("--- ");
+        prop_assert!(text.is_ok_and(|text| is_text(&text) && text.ends_with('\n')));
+        let dump = String::from_utf8(dump).unwrap();
+        let goroutines = parse(&dump);
+        prop_assert!(goroutines.is_ok() || dump.is_empty(), "{goroutines:?} in {dump}");
     }
 }

@@ -45,6 +45,8 @@ pub struct DumpEncoder<'t, T: Target> {
     /// Of the goroutine's stack: the frames to come.
     frames: Frames<'t>,
     location: LocationId,
+    /// Of who created it: which function of those at the location.
+    function: usize,
 }
 
 /// What a record shows of a goroutine.
@@ -85,6 +87,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             part: Part::Creator,
             frames: Frames::EMPTY,
             location: LocationId::new(0),
+            function: 0,
         }
     }
 
@@ -113,8 +116,8 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
                     None => Part::Name,
                 },
                 Part::Name => match self.creator() {
-                    Some(location) => {
-                        self.location = location;
+                    Some((location, function)) => {
+                        (self.location, self.function) = (location, function);
                         Part::Creator
                     }
                     None => {
@@ -127,17 +130,16 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
         }
     }
 
-    /// Where a task was spawned: the innermost location with a function of the program's own, if there's one.
-    fn creator(&self) -> Option<LocationId> {
+    /// Where a task was spawned: the innermost location with a function of the program's own, and which of the
+    /// functions there that is; else the innermost of all.
+    fn creator(&self) -> Option<(LocationId, usize)> {
         let frames = self.stacks.frames(self.goroutine?.spawned_at()?);
-        let mut own = (frames.clone()).filter(|&location| self.own_function(location).is_some());
-        own.next().or_else(|| frames.clone().next())
-    }
-
-    /// The innermost of the program's own functions at a location.
-    fn own_function(&self, location: LocationId) -> Option<(&str, &str, u32)> {
-        let mut functions = source::functions::<T>(&self.symbols, location);
-        functions.find(|(name, ..)| self.target.role_of(name) == Role::Program)
+        let own = frames.clone().find_map(|location| {
+            let mut functions = source::functions::<T>(&self.symbols, location);
+            let own = functions.position(|(name, ..)| self.target.role_of(name) == Role::Program);
+            Some((location, own?))
+        });
+        own.or_else(|| Some((frames.clone().next()?, 0)))
     }
 
     fn render_header(&self, out: &mut Window<'_>, goroutine: &Goroutine) -> fmt::Result {
@@ -237,8 +239,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
     }
 
     fn render_creator(&self, out: &mut Window<'_>, goroutine: &Goroutine) -> fmt::Result {
-        let innermost = || source::functions::<T>(&self.symbols, self.location).next();
-        let function = self.own_function(self.location).or_else(innermost);
+        let function = source::functions::<T>(&self.symbols, self.location).nth(self.function);
         out.write_str("created by ")?;
         match function {
             Some((name, ..)) => write!(out, "{}", Callee(name))?,
