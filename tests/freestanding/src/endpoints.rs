@@ -3,6 +3,10 @@
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::fmt;
+use core::future::{Future, ready};
+use core::pin::{Pin, pin};
+use core::task::{Context as PollContext, Poll, Waker};
+use core::time::Duration;
 
 use embedded_io::{ErrorType, Read, Write};
 use picoprof::encode::Body;
@@ -10,7 +14,10 @@ use picoprof::http::Connection;
 use picoprof::profile::Profiles;
 use picoprof::profile::buckets::Buckets;
 use picoprof::profile::heap::HeapProfile;
-use picoprof::stack::{Marker, Memo, StackTable};
+use picoprof::profile::labels::LabelSetId;
+use picoprof::profile::task::{Context, TaskPool, Tasks, Tracer, set_tracer, task};
+use picoprof::stack::capture::Registers;
+use picoprof::stack::{Marker, Memo, StackId, StackTable};
 use picoprof::transport::{self, Clock, Received, Transport, Wait, serve_blocking};
 use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
@@ -18,6 +25,9 @@ static STACKS: StackTable<64, 128> = StackTable::new();
 static CPU: Buckets<16, 1> = Buckets::new();
 static HEAP: HeapProfile<16, 16> = HeapProfile::new(1);
 static THREADS: Buckets<8, 1> = Buckets::new();
+static BLOCK: Buckets<8, 2> = Buckets::new();
+static MUTEX: Buckets<8, 2> = Buckets::new();
+static TASKS: TaskPool<8> = TaskPool::new();
 
 /// The program as the endpoints see it.
 struct Firmware {
@@ -51,6 +61,9 @@ impl Target for Firmware {
             cpu: Some(CPU.view()),
             heap: Some(HEAP.view()),
             threads: Some(THREADS.view()),
+            block: Some(BLOCK.view()),
+            mutex: Some(MUTEX.view()),
+            tasks: Some(TASKS.view()),
             ..Profiles::of(STACKS.view())
         }
     }
@@ -99,10 +112,71 @@ impl Target for Firmware {
     }
 }
 
+/// What tasks need: a stack that is always the same, a clock that stands still, and one thread.
+struct Executor;
+
+static TRACER: &dyn Tracer = &Executor;
+
+/// What the only thread is at.
+struct Current(Cell<Context>);
+
+// SAFETY: this program has one thread, and no signal handlers.
+unsafe impl Sync for Current {}
+
+static CURRENT: Current = Current(Cell::new(Context::EMPTY));
+
+impl Tracer for Executor {
+    fn tasks(&self) -> Tasks<'static> {
+        TASKS.view()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_millis(0)
+    }
+
+    fn stack(&self, _registers: Registers, _base: usize) -> StackId {
+        STACKS.view().intern(&[0x1020, 0x1030], None)
+    }
+
+    fn current(&self) -> Context {
+        CURRENT.0.get()
+    }
+
+    fn swap_current(&self, context: Context) -> Context {
+        CURRENT.0.replace(context)
+    }
+
+    fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
+        let nanos = waited.as_nanos() as u64;
+        BLOCK.view().add(stack, labels.to_bits(), &[1, nanos]);
+    }
+
+    fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
+        let nanos = waited.as_nanos() as u64;
+        MUTEX.view().add(stack, labels.to_bits(), &[1, nanos]);
+    }
+}
+
+/// Waits to be woken, at once or never.
+struct Wakes(bool);
+
+impl Future for Wakes {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut PollContext<'_>) -> Poll<()> {
+        // It must be cloned to be seen.
+        let waker = context.waker().clone();
+        if self.0 {
+            waker.wake();
+        }
+        Poll::Pending
+    }
+}
+
 /// A client that has said all it has to say, and keeps the answers.
 struct Client<'r> {
     request: &'r [u8],
-    answer: [u8; 4096],
+    answer: [u8; 8192],
     len: usize,
     is_closed: bool,
 }
@@ -111,7 +185,7 @@ impl<'r> Client<'r> {
     fn new(request: &'r [u8]) -> Self {
         Self {
             request,
-            answer: [0; 4096],
+            answer: [0; 8192],
             len: 0,
             is_closed: false,
         }
@@ -221,10 +295,24 @@ pub(crate) fn answers() -> bool {
     let heap_text =
         b"\nheap profile: 1: 64 [2: 128] @ heap/2\n1: 64 [2: 128] @ 0x1011 0x1021 0x1031\n\
         #\t0x1010\n#\t0x1020\n#\t0x1030\n\n";
-    let endpoints: [(&[u8], &[u8]); 10] = [
+    let context = &mut PollContext::from_waker(Waker::noop());
+    set_tracer(&TRACER);
+    let _new = task("new", ready(()));
+    let mut woken = pin!(task("woken", Wakes(true)));
+    let mut forgotten = pin!(task("forgotten", Wakes(false)));
+    if woken.as_mut().poll(context).is_ready() || forgotten.as_mut().poll(context).is_ready() {
+        return false;
+    }
+    BLOCK
+        .view()
+        .add(STACKS.view().intern(&[0x1010], None), 0, &[2, 300]);
+    MUTEX
+        .view()
+        .add(STACKS.view().intern(&[0x1020], None), 0, &[2, 300]);
+    let endpoints: [(&[u8], &[u8]); 17] = [
         (
             b"GET /debug/pprof/ HTTP/1.0\r\n\r\n",
-            b"4 of 64 locations, 4 of 128 calls in use",
+            b"4 of 64 locations, 6 of 128 calls in use",
         ),
         (
             b"GET /debug/pprof/cmdline HTTP/1.0\r\n\r\n",
@@ -251,6 +339,32 @@ pub(crate) fn answers() -> bool {
         (
             b"POST /debug/pprof/symbol HTTP/1.0\r\nContent-Length: 13\r\n\r\n0x1010+0x1020",
             b"0x1010 reset\n0x1020 reset\n",
+        ),
+        (b"GET /debug/pprof/block HTTP/1.0\r\n\r\n", b"contentions"),
+        (
+            b"GET /debug/pprof/block?debug=1 HTTP/1.0\r\n\r\n",
+            b"--- contention:\ncycles/second=1000000000\n300 2 @ 0x1011\n",
+        ),
+        (
+            b"GET /debug/pprof/mutex?debug=1 HTTP/1.0\r\n\r\n",
+            b"\nsampling period=1\n300 2 @ 0x1021\n",
+        ),
+        (
+            b"GET /debug/pprof/goroutine?seconds=1 HTTP/1.0\r\n\r\n",
+            b"filename=\"goroutine-delta\"",
+        ),
+        (
+            b"GET /debug/pprof/goroutine?debug=1 HTTP/1.0\r\n\r\n",
+            b"goroutine profile: total 3\n3 @ 0x1021 0x1031\n",
+        ),
+        (
+            b"GET /debug/pprof/goroutineleak?debug=1 HTTP/1.0\r\n\r\n",
+            b"goroutineleak profile: total 1\n",
+        ),
+        (
+            b"GET /debug/pprof/goroutine?debug=2 HTTP/1.0\r\n\r\n",
+            b"\ngoroutine 1000000003 [waiting (leaked)]:\n0x1020(...)\n\t??:0\n0x1030(...)\n\t??:0\n\
+            picoprof.task[forgotten](polls: 1, spawned: ",
         ),
         (
             b"GET /debug/pprof/nosuch HTTP/1.0\r\n\r\n",
