@@ -42,12 +42,15 @@ mod symbols;
 mod sys;
 mod tables;
 mod threads;
+mod tracer;
 mod unwind;
 
 pub use allocator::Allocator;
 pub use contention::{set_block_rate, set_mutex_fraction};
 pub use cpu::set_cpu_rate;
+pub use picoprof::profile::task::Traced;
 pub use server::{Running, Server};
+pub use tracer::task;
 
 /// Sets the mean number of bytes between two sampled allocations: 524,288 at first, as Go's `runtime.MemProfileRate`.
 ///

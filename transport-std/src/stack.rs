@@ -19,6 +19,8 @@ static WORK: [Exclusive<Work>; 64] = [const { Exclusive::new(Work::new()) }; 64]
 struct Work {
     pcs: [usize; MAX_DEPTH + 1],
     memo: Memo<MAX_DEPTH>,
+    /// Of stacks that end where a task is polled, which have no outer frames in common with the others.
+    task_memo: Memo<MAX_DEPTH>,
 }
 
 impl Work {
@@ -26,6 +28,7 @@ impl Work {
         Self {
             pcs: [0; MAX_DEPTH + 1],
             memo: Memo::new(),
+            task_memo: Memo::new(),
         }
     }
 }
@@ -66,14 +69,37 @@ unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
 /// The registers are those of the function that calls this.
 #[inline(never)]
 unsafe fn intern(registers: Registers) -> StackId {
+    let stack = stack_at(registers);
+    // SAFETY: the registers are the caller's.
+    unsafe { intern_on(stack, registers) }
+}
+
+/// The stack of who called the function with these registers, as far as the frame with the stack pointer `base`, and
+/// without that. Otherwise as [`intern_here`].
+///
+/// # Safety
+///
+/// The registers are those of a function of the calling thread which is still running.
+#[inline(never)]
+pub(crate) unsafe fn intern_up_to(base: usize, registers: Registers) -> StackId {
+    let stack = stack_at(registers);
+    // SAFETY: the stack pointer is that of a function which is still running, as the caller says.
+    let bounds = unsafe { stack.above(registers.sp) };
+    with_work(|work| {
+        let (len, end) = unwind::walk_up_to(base, registers, bounds, &mut work.pcs);
+        let callers = work.pcs.get(1..len).unwrap_or_default();
+        tables::stacks().intern_with_memo(callers, marker(end), &mut work.task_memo)
+    })
+}
+
+/// Where the calling thread's stack is, with these registers. Makes the unwind tables.
+fn stack_at(registers: Registers) -> Stack {
     if !unwind::is_ready() {
         // Whoever comes while another thread makes them gets the walk without tables instead of waiting: this
         // thread may hold the loader's lock, which the making needs.
         unwind::refresh();
     }
-    let stack = Stack::of_this_thread(registers.sp);
-    // SAFETY: the registers are the caller's.
-    unsafe { intern_on(stack, registers) }
+    Stack::of_this_thread(registers.sp)
 }
 
 /// # Safety
@@ -83,14 +109,18 @@ unsafe fn intern(registers: Registers) -> StackId {
 unsafe fn intern_on(stack: Stack, registers: Registers) -> StackId {
     // SAFETY: the stack pointer is that of a function which is still running.
     let bounds = unsafe { stack.above(registers.sp) };
-    let take = |work: &mut Work| {
+    with_work(|work| {
         let (len, end) = unwind::walk(registers, bounds, &mut work.pcs);
         // The first is the caller's own pc.
         let callers = work.pcs.get(1..len).unwrap_or_default();
         tables::stacks().intern_with_memo(callers, marker(end), &mut work.memo)
-    };
+    })
+}
+
+#[inline(always)]
+fn with_work(take: impl Fn(&mut Work) -> StackId) -> StackId {
     // Where another thread has the place, or the code that a handler on this one interrupted, there's one on the stack.
-    (WORK.get(place()).and_then(|work| work.try_with(take)))
+    (WORK.get(place()).and_then(|work| work.try_with(&take)))
         .unwrap_or_else(|| take(&mut Work::new()))
 }
 

@@ -6,6 +6,7 @@
 use picoprof::profile::Profiles;
 use picoprof::profile::buckets::{Buckets, Rows};
 use picoprof::profile::heap::{DEFAULT_RATE, Heap, HeapProfile};
+use picoprof::profile::task::{TaskPool, Tasks};
 use picoprof::stack::{StackTable, Stacks};
 
 /// Frames that a stack is cut off at. Go has 128 since 1.23 (`profstackdepth`).
@@ -17,6 +18,7 @@ static HEAP: HeapProfile<{ 1 << 16 }, { 1 << 16 }> = HeapProfile::new(DEFAULT_RA
 static THREADS: Buckets<{ 1 << 12 }, 1> = Buckets::new();
 static BLOCK: Buckets<{ 1 << 14 }, 2> = Buckets::new();
 static MUTEX: Buckets<{ 1 << 14 }, 2> = Buckets::new();
+static TASKS: TaskPool<{ 1 << 17 }> = TaskPool::new();
 
 #[inline]
 pub(crate) const fn stacks() -> Stacks<'static> {
@@ -48,6 +50,11 @@ pub(crate) const fn mutex() -> Rows<'static> {
     MUTEX.view()
 }
 
+#[inline]
+pub(crate) const fn tasks() -> Tasks<'static> {
+    TASKS.view()
+}
+
 pub(crate) const fn all() -> Profiles<'static> {
     Profiles {
         cpu: Some(cpu()),
@@ -55,6 +62,7 @@ pub(crate) const fn all() -> Profiles<'static> {
         threads: Some(threads()),
         block: Some(block()),
         mutex: Some(mutex()),
+        tasks: Some(tasks()),
         ..Profiles::of(stacks())
     }
 }

@@ -67,6 +67,16 @@ impl StackBounds {
         }
     }
 
+    /// The same memory without what lies at `high` and above: a walk that is to end there.
+    #[must_use]
+    #[inline]
+    pub const fn below(self, high: usize) -> Self {
+        Self {
+            low: self.low,
+            high: if high < self.high { high } else { self.high },
+        }
+    }
+
     /// Whether the byte at `address` is inside.
     #[must_use]
     #[inline]

@@ -14,8 +14,10 @@ mod waiters;
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use picoprof::profile::buckets::Rows;
+use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::StackId;
 
 use crate::{clock, current, interposed, stack, tables};
@@ -129,6 +131,39 @@ pub(crate) fn wake(address: usize, call: impl FnOnce() -> isize) -> isize {
         }
     }
     result
+}
+
+/// A task waited so long, at the await `stack`.
+///
+/// May run in a signal handler.
+pub(crate) fn task_waited(stack: StackId, labels: LabelSetId, waited: Duration) {
+    let rate = BLOCK_RATE.load(Ordering::Relaxed);
+    if rate == 0 {
+        return;
+    }
+    let nanos = nanos(waited);
+    let seed = nanos ^ u64::from(stack.to_bits()) << 32;
+    if let Some(sample) = sample_of_wait(nanos, rate, random(seed)) {
+        let values = [sample.events, sample.nanos];
+        tables::block().add(stack, labels.to_bits(), &values);
+    }
+}
+
+/// A task that had waited so long was woken by who is at `stack`.
+///
+/// May run in a signal handler.
+pub(crate) fn task_woken(stack: StackId, labels: LabelSetId, waited: Duration) {
+    let fraction = MUTEX_FRACTION.load(Ordering::Relaxed);
+    let nanos = nanos(waited);
+    let seed = nanos ^ u64::from(stack.to_bits()) << 32;
+    if fraction == 1 || fraction != 0 && random(seed).is_multiple_of(fraction) {
+        let values = [1, nanos].map(|value: u64| value.saturating_mul(fraction));
+        tables::mutex().add(stack, labels.to_bits(), &values);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Forgets who waits, in a forked child: there it is the only thread.

@@ -23,7 +23,7 @@ use picoprof::Instant;
 
 use crate::host::{Host, Options};
 use crate::sys::{self, Interest};
-use crate::{clock, interposed, stack_bounds, unwind};
+use crate::{clock, interposed, stack_bounds, tracer, unwind};
 
 /// Connections at once. When there are more, the one that has been idle for longest is closed.
 const MAX_CLIENTS: usize = 128;
@@ -131,6 +131,7 @@ impl Server {
     pub fn spawn(self) -> io::Result<Running> {
         // Here, and not when the first sample wants them: a thread that comes while they are made has to do without.
         unwind::refresh();
+        tracer::see_tasks();
         // For threads that nobody saw begin, such as the main one.
         stack_bounds::refresh();
         let local_addr = self.local_addr();

@@ -28,7 +28,7 @@ mod tests;
 mod walk;
 mod words;
 
-use picoprof::stack::capture::{End, Registers, StackBounds};
+use picoprof::stack::capture::{End, Registers, StackBounds, call_site};
 
 pub(crate) use arch::RED_ZONE;
 use modules::Modules;
@@ -81,6 +81,39 @@ pub(crate) fn walk_with_link(
             None => (0, End::TooDeep),
         }
     })
+}
+
+/// [`walk`] as far as the frame with the stack pointer `base`, which is not written: there it has come to its end.
+///
+/// May run in a signal handler.
+pub(crate) fn walk_up_to(
+    base: usize,
+    registers: Registers,
+    bounds: StackBounds,
+    pcs: &mut [usize],
+) -> (usize, End) {
+    let bounds = bounds.below(base);
+    let (len, end) = walk(registers, bounds, pcs);
+    let last = len
+        .checked_sub(1)
+        .and_then(|last| Some((last, *pcs.get(last)?)));
+    match last {
+        // What the frame at the base needs to go on lies beyond.
+        Some((last, pc)) if end == End::Broken && has_called(pc, base, bounds) => {
+            (last, End::Outermost)
+        }
+        _ => (len, end),
+    }
+}
+
+/// Whether the function with the stack pointer `base` makes its call at `pc`: what it called keeps the return address
+/// among the first words below. On x86-64 it's the first one; on AArch64 it may be below other saved registers.
+fn has_called(pc: usize, base: usize, bounds: StackBounds) -> bool {
+    /// Twelve general registers and eight others, an even number (AAPCS64 6.1).
+    const MOST_SAVED: usize = if cfg!(target_arch = "x86_64") { 1 } else { 20 };
+    (1..=MOST_SAVED)
+        .filter_map(|word| bounds.read(base.wrapping_sub(word * size_of::<usize>())))
+        .any(|word| call_site(arch::strip(word)) == pc)
 }
 
 /// What the tables are, for people.
