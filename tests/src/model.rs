@@ -117,7 +117,9 @@ impl Model {
     /// Counts an allocation.
     pub fn allocate(&self, pcs: &[usize], address: usize, size: usize) {
         let stack = self.stacks.view().intern(pcs, None);
-        self.heap.view().record_alloc(stack, address, size);
+        self.heap
+            .view()
+            .record_alloc(stack, LabelSetId::EMPTY, address, size);
     }
 
     /// Counts what was allocated at `address` as freed.

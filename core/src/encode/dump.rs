@@ -12,11 +12,13 @@ use core::time::Duration;
 
 use super::Body;
 use super::goroutines::{Goroutine, Goroutines, id_of_task};
+use super::labels;
 use super::reasons::Reasons;
 use super::records::{self, Cursor, Records};
 use super::source;
 use super::used::Used;
 use super::wire::Window;
+use crate::profile::labels::Labels;
 use crate::profile::task::{State, Task};
 use crate::profile::{Kind, Profiles, Role, Wait};
 use crate::stack::{Frame, Frames, LocationId, StackId, Stacks};
@@ -31,6 +33,7 @@ use crate::time::Instant;
 pub struct DumpEncoder<'t, T: Target> {
     target: &'t T,
     stacks: Stacks<'t>,
+    labels: Option<Labels<'t>>,
     goroutines: Goroutines<'t, T>,
     symbols: T::Symbols,
     reasons: Option<Reasons<T::Scratch>>,
@@ -78,6 +81,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             symbols,
             target,
             stacks,
+            labels: profiles.labels,
             goroutines,
             now,
             cursor: Cursor::default(),
@@ -156,7 +160,9 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
         if minutes > 0 && !matches!(wait, Wait::Running | Wait::Runnable) {
             write!(out, ", {minutes} minutes")?;
         }
-        out.write_str("]:\n")
+        out.write_str("]")?;
+        labels::render_in_header(out, self.labels, goroutine.labels())?;
+        out.write_str(":\n")
     }
 
     fn wait_of(&self, goroutine: &Goroutine) -> Wait {

@@ -5,12 +5,14 @@
 use core::fmt::Write as _;
 
 use super::Body;
+use super::labels::LabelStrings;
 use super::records::{self, Cursor, Records};
-use super::source::Source;
+use super::source::{Record, Source};
 use super::used::{self, Used};
 use super::wire::{
     Count, Message, Sink, Window, int, length_prefix, message, string, varint, varint_len,
 };
+use crate::profile::labels::{LabelSetId, Text, TextId};
 use crate::profile::{Kind, SampleValues, ValueType};
 use crate::stack::{Frame, Frames, Marker, StackId};
 use crate::target::{self, Symbols, Target};
@@ -39,6 +41,7 @@ mod tag {
     pub(super) const SAMPLE_LABEL: u32 = 3; // repeated Label
 
     pub(super) const LABEL_KEY: u32 = 1; // int64, a string
+    pub(super) const LABEL_STR: u32 = 2; // int64, a string
     pub(super) const LABEL_NUM: u32 = 3; // int64
 
     pub(super) const MAPPING_ID: u32 = 1; // uint64
@@ -80,6 +83,9 @@ pub struct ProfileEncoder<'t, T: Target> {
     /// Known when the samples are out.
     lost: u64,
     used: Used<T::Scratch>,
+    label_strings: LabelStrings<'t, T::Scratch>,
+    /// The record, where it is a string of a label.
+    label_string: TextId,
     /// From the end of the samples on.
     symbols: Option<T::Symbols>,
 }
@@ -92,6 +98,7 @@ enum Section {
     Locations,
     Functions,
     OwnStrings,
+    LabelStrings,
     Strings,
     Done,
 }
@@ -104,7 +111,8 @@ impl Section {
             Self::Mappings => Self::Locations,
             Self::Locations => Self::Functions,
             Self::Functions => Self::OwnStrings,
-            Self::OwnStrings => Self::Strings,
+            Self::OwnStrings => Self::LabelStrings,
+            Self::LabelStrings => Self::Strings,
             Self::Strings | Self::Done => Self::Done,
         }
     }
@@ -120,6 +128,8 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             has_lost: source.lost() != 0,
             lost: 0,
             used: Used::numbered(&source.stacks, |words| source.target.scratch(words)),
+            label_strings: LabelStrings::new(source.labels, |words| source.target.scratch(words)),
+            label_string: TextId::EMPTY,
             symbols: None,
             source,
         }
@@ -132,14 +142,8 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
                 frames
                     .clone()
                     .for_each(|location| self.used.insert(location));
-                self.sample = Sample::new(
-                    &self.used,
-                    frames,
-                    record.stack,
-                    self.source.values(&record.counted),
-                    self.source.kind.sample_types().len(),
-                    self.source.scale.object_size(&record.counted),
-                );
+                self.label_strings.insert(record.labels);
+                self.sample = Sample::new(&self.source, &self.used, frames, record);
                 return true;
             }
             self.cursor.index += 1;
@@ -165,6 +169,12 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             self.cursor.index += 1;
         }
         self.symbol_function().is_some()
+    }
+
+    fn find_label_string(&mut self) -> bool {
+        let number = self.cursor.index as u64 + 1;
+        self.label_string = self.label_strings.text(number);
+        number <= self.label_strings.count()
     }
 
     fn mapping(&self) -> Option<target::Mapping> {
@@ -219,6 +229,11 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         self.symbols.as_ref()?.function(u32::try_from(index).ok()?)
     }
 
+    /// The number of the symbols' first string.
+    fn first_symbol_string(&self) -> u64 {
+        OwnStrings::count(self.source.kind) as u64 + self.label_strings.count()
+    }
+
     fn symbol_string(&self) -> Option<&str> {
         self.symbols
             .as_ref()?
@@ -263,6 +278,43 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         }
     }
 
+    fn render_sample(&self, sink: &mut impl Sink) {
+        let sample = &self.sample;
+        let values_len = sample.values().map(varint_len).sum();
+        let mut labels_len = Count::default();
+        self.render_labels(&mut labels_len);
+        let packed = |len: u64| 1 + varint_len(len) + len;
+        let len = packed(sample.locations_len) + packed(values_len) + labels_len.0;
+        length_prefix(sink, tag::PROFILE_SAMPLE, len);
+        length_prefix(sink, tag::SAMPLE_LOCATION_ID, sample.locations_len);
+        for location in sample.frames.clone() {
+            varint(sink, self.used.id(location));
+        }
+        length_prefix(sink, tag::SAMPLE_VALUE, values_len);
+        for value in sample.values() {
+            varint(sink, value);
+        }
+        self.render_labels(sink);
+    }
+
+    fn render_labels(&self, sink: &mut impl Sink) {
+        let first = OwnStrings::count(self.source.kind) as u64;
+        let string = |number: u64| match number.checked_sub(1) {
+            Some(index) => first + index,
+            None => OwnStrings::LABEL_EMPTY,
+        };
+        for (key, value) in self.label_strings.pairs(self.sample.labels) {
+            let label = TextLabel {
+                key: string(key),
+                text: string(value),
+            };
+            message(sink, tag::SAMPLE_LABEL, &label);
+        }
+        if let Some(size) = self.sample.object_size {
+            message(sink, tag::SAMPLE_LABEL, &BytesLabel { size });
+        }
+    }
+
     fn render_own_string(&self, sink: &mut Window<'_>) {
         let kind = self.source.kind;
         let index = self.cursor.index as u64;
@@ -302,7 +354,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
                 start_line: 0,
             };
         }
-        let base = OwnStrings::count(kind) as u64;
+        let base = self.first_symbol_string();
         let index = self.cursor.index - Marker::ALL.len();
         let id = self.markers_used(Marker::ALL.len()) + index as u64 + 1;
         self.symbol_function()
@@ -330,6 +382,7 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 Section::Locations => self.find_location(),
                 Section::Functions => self.find_function(),
                 Section::OwnStrings => self.cursor.index < OwnStrings::count(self.source.kind),
+                Section::LabelStrings => self.find_label_string(),
                 Section::Strings => self.symbol_string().is_some(),
                 Section::Done => false,
             };
@@ -357,13 +410,13 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
     fn render(&self, sink: &mut Window<'_>) {
         match self.section {
             Section::Header => self.render_header(sink),
-            Section::Samples => self.sample.render(sink, &self.used),
+            Section::Samples => self.render_sample(sink),
             Section::Mappings => {
                 if let Some(mapping) = self.mapping() {
                     let mapping = Mapping {
                         id: self.cursor.index as u64 + 1,
                         mapping,
-                        strings: OwnStrings::count(self.source.kind) as u64,
+                        strings: self.first_symbol_string(),
                     };
                     message(sink, tag::PROFILE_MAPPING, &mapping);
                 }
@@ -375,6 +428,11 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
             }
             Section::Functions => message(sink, tag::PROFILE_FUNCTION, &self.function()),
             Section::OwnStrings => self.render_own_string(sink),
+            Section::LabelStrings => {
+                let text = (self.source.labels).map(|labels| labels.text(self.label_string));
+                let text = text.as_ref().map_or("", Text::as_str);
+                string(sink, tag::PROFILE_STRING_TABLE, text);
+            }
             Section::Strings => {
                 string(
                     sink,
@@ -399,7 +457,9 @@ struct OwnStrings;
 
 impl OwnStrings {
     const LABEL_BYTES: u64 = 1;
-    const TYPES: usize = 2;
+    /// A label's text that is empty: to readers a text of number 0 is no text at all.
+    const LABEL_EMPTY: u64 = 2;
+    const TYPES: usize = 3;
 
     fn count(kind: Kind) -> usize {
         Self::lost(kind) as usize + 1
@@ -452,12 +512,13 @@ impl OwnStrings {
     }
 }
 
-/// A sample whose lengths are known, so that it takes two walks of its stack and no more.
+/// A sample whose locations' length is known, so that it takes two walks of its stack and no more.
 #[derive(Debug)]
 struct Sample<'t> {
     frames: Frames<'t>,
     values: SampleValues,
     width: usize,
+    labels: LabelSetId,
     object_size: Option<u64>,
     locations_len: u64,
 }
@@ -467,26 +528,27 @@ impl<'t> Sample<'t> {
         frames: Frames::EMPTY,
         values: [0; 4],
         width: 0,
+        labels: LabelSetId::EMPTY,
         object_size: None,
         locations_len: 0,
     };
 
-    fn new<S: AsRef<[u64]> + AsMut<[u64]>>(
-        used: &Used<S>,
+    fn new<T: Target>(
+        source: &Source<'t, T>,
+        used: &Used<T::Scratch>,
         frames: Frames<'t>,
-        stack: StackId,
-        values: SampleValues,
-        width: usize,
-        object_size: Option<u64>,
+        record: Record,
     ) -> Self {
         let ids = frames.clone().map(|location| used.id(location));
+        let object_size = source.scale.object_size(&record.counted);
         Self {
             locations_len: ids.map(varint_len).sum(),
             frames,
-            values,
-            width,
+            values: source.values(&record.counted),
+            width: source.kind.sample_types().len(),
+            labels: record.labels,
             // The lost samples have no one size.
-            object_size: object_size.filter(|_| stack != StackId::LOST),
+            object_size: object_size.filter(|_| record.stack != StackId::LOST),
         }
     }
 
@@ -496,29 +558,18 @@ impl<'t> Sample<'t> {
             .take(self.width)
             .map(|&value| value as u64)
     }
+}
 
-    /// As a field of the profile.
-    fn render<S: AsRef<[u64]> + AsMut<[u64]>>(&self, sink: &mut impl Sink, used: &Used<S>) {
-        let label = (self.object_size).map(|size| BytesLabel { size });
-        let values_len = self.values().map(varint_len).sum();
-        let mut label_count = Count::default();
-        if let Some(label) = &label {
-            message(&mut label_count, tag::SAMPLE_LABEL, label);
-        }
-        let packed = |len: u64| 1 + varint_len(len) + len;
-        let len = packed(self.locations_len) + packed(values_len) + label_count.0;
-        length_prefix(sink, tag::PROFILE_SAMPLE, len);
-        length_prefix(sink, tag::SAMPLE_LOCATION_ID, self.locations_len);
-        for location in self.frames.clone() {
-            varint(sink, used.id(location));
-        }
-        length_prefix(sink, tag::SAMPLE_VALUE, values_len);
-        for value in self.values() {
-            varint(sink, value);
-        }
-        if let Some(label) = &label {
-            message(sink, tag::SAMPLE_LABEL, label);
-        }
+/// A label of the program's.
+struct TextLabel {
+    key: u64,
+    text: u64,
+}
+
+impl Message for TextLabel {
+    fn render(&self, sink: &mut impl Sink) {
+        int(sink, tag::LABEL_KEY, self.key);
+        int(sink, tag::LABEL_STR, self.text);
     }
 }
 

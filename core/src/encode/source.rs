@@ -8,9 +8,9 @@ use super::census::{Census, Counted};
 use super::reasons::Reasons;
 use super::used::{self, Used};
 use crate::profile::buckets::{RowId, Rows, Values};
-use crate::profile::labels::LabelSetId;
+use crate::profile::labels::{LabelSetId, Labels};
 use crate::profile::snapshot::{self, Snapshot};
-use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait};
+use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
 use crate::target::{Symbols, Target};
 
@@ -20,6 +20,7 @@ pub struct Source<'t, T: Target> {
     pub(crate) target: &'t T,
     pub(crate) kind: Kind,
     pub(crate) stacks: Stacks<'t>,
+    pub(crate) labels: Option<Labels<'t>>,
     records: Records<'t, T>,
     pub(crate) scale: Scale,
     pub(crate) time_nanos: u64,
@@ -60,7 +61,6 @@ pub enum Waits {
 pub(crate) struct Record {
     pub(crate) stack: StackId,
     /// [`LabelSetId::EMPTY`] for the kinds that have none.
-    #[expect(dead_code, reason = "shown once there is a table of labels")]
     pub(crate) labels: LabelSetId,
     pub(crate) counted: Values,
 }
@@ -98,6 +98,7 @@ impl<'t, T: Target> Source<'t, T> {
             target,
             kind,
             stacks: profiles.stacks,
+            labels: profiles.labels,
             records,
             scale: Scale::new(kind, period),
             time_nanos: target.unix_nanos(),
@@ -182,7 +183,7 @@ impl<'t, T: Target> Source<'t, T> {
                 if !may_be_zero && counted == Values::default() {
                     return None;
                 }
-                (stack, self.labels_of(tag), counted)
+                (stack, tag::labels(self.kind, tag), counted)
             }
             Records::Census(census) => census.record(index)?,
         };
@@ -226,13 +227,6 @@ impl<'t, T: Target> Source<'t, T> {
     /// What is known of the code at the locations of a set.
     pub(crate) fn symbols(&self, used: &Used<T::Scratch>) -> T::Symbols {
         symbols(self.target, &self.stacks, used)
-    }
-
-    fn labels_of(&self, tag: u32) -> LabelSetId {
-        match self.kind {
-            Kind::Block | Kind::Mutex => LabelSetId::from_bits(tag),
-            _ => LabelSetId::EMPTY,
-        }
     }
 }
 

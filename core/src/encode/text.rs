@@ -8,6 +8,7 @@
 use core::fmt::{self, Write};
 
 use super::Body;
+use super::labels;
 use super::pairs::Pairs;
 use super::records::{self, Cursor, Records};
 use super::source::{self, Record, Source};
@@ -124,7 +125,11 @@ impl<'t, T: Target> TextEncoder<'t, T> {
     }
 
     fn render_record(&self, sink: &mut Window<'_>) -> fmt::Result {
-        let Record { stack, counted, .. } = &self.record;
+        let Record {
+            stack,
+            labels,
+            counted,
+        } = &self.record;
         match self.source.kind {
             Kind::Heap | Kind::Allocs => write!(sink, "{} @", HeapCounts::of(counted))?,
             Kind::Block | Kind::Mutex => write!(sink, "{} {} @", counted[1], counted[0])?,
@@ -142,6 +147,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             }
         }
         writeln!(sink)?;
+        labels::render_line(sink, self.source.labels, *labels)?;
         for (location, frame) in frames() {
             match frame {
                 Frame::Pc(pc) => self.render_frame(sink, location, pc)?,

@@ -27,6 +27,8 @@ pub(super) struct IndexPage<'t, T> {
     /// Stack table: locations and calls, used and room.
     usage: [(usize, usize); 2],
     lost: u64,
+    /// Words of the labels' text and sets, used and room, and how many times labels were lost.
+    labels: Option<([(usize, usize); 2], u64)>,
     /// Tasks: how many there are, how many there is room for, and how many found none.
     tasks: Option<(usize, usize, u64)>,
     description: String<DESCRIPTION>,
@@ -103,6 +105,10 @@ impl<'t, T: Target> IndexPage<'t, T> {
             count: 0,
             usage: target.profiles().stacks.usage(),
             lost: target.profiles().stacks.lost(),
+            labels: (target.profiles().labels).map(|labels| {
+                let unlabeled = target.profiles().heap.map_or(0, |heap| heap.unlabeled());
+                (labels.usage(), labels.lost() + unlabeled)
+            }),
             tasks: (target.profiles().tasks)
                 .map(|tasks| (tasks.len(), tasks.capacity(), tasks.lost())),
             description,
@@ -167,6 +173,14 @@ impl<'t, T: Target> IndexPage<'t, T> {
              in use; {lost} stacks lost for want of room.</li>\n",
             self.description, locations.0, locations.1, calls.0, calls.1,
         )?;
+        if let Some(([text, sets], lost)) = self.labels {
+            writeln!(
+                out,
+                "<li>Labels: {} of {} words of text, {} of {} words of sets in use; labels lost for want of room \
+                 {lost} times.</li>",
+                text.0, text.1, sets.0, sets.1,
+            )?;
+        }
         if let Some((len, capacity, lost)) = self.tasks {
             writeln!(
                 out,

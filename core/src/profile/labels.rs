@@ -178,9 +178,9 @@ impl<'a> Labels<'a> {
         words.any(|word| word & NEW_MASK == id.code())
     }
 
-    /// Every string's number is below.
+    /// The highest number that a string can have.
     pub(crate) const fn text_capacity(&self) -> usize {
-        self.text.len() + 1
+        self.text.len()
     }
 
     fn extended(&self, base: LabelSetId, labels: &[(&str, &str)]) -> Option<LabelSetId> {
@@ -450,7 +450,7 @@ mod tests {
             assert!(labels.has(key) && labels.has(value));
         }
         let count =
-            (1..labels.text_capacity() as u32).filter(|&number| labels.has(TextId::new(number)));
+            (1..=labels.text_capacity() as u32).filter(|&number| labels.has(TextId::new(number)));
         assert_eq!(count.count(), 2);
     }
 

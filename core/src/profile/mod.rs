@@ -7,6 +7,7 @@ pub mod heap;
 mod kind;
 pub mod labels;
 pub(crate) mod snapshot;
+pub(crate) mod tag;
 pub mod task;
 mod wait;
 
@@ -26,7 +27,9 @@ use crate::stack::Stacks;
 pub struct Profiles<'a> {
     /// The stacks of all kinds.
     pub stacks: Stacks<'a>,
-    /// `profile`: samples.
+    /// What the tags of rows, threads and tasks say beside their stacks.
+    pub labels: Option<labels::Labels<'a>>,
+    /// `profile`: samples. The tag is the bits of a [`LabelSetId`](labels::LabelSetId).
     pub cpu: Option<Rows<'a>>,
     /// `heap` and `allocs`.
     pub heap: Option<Heap<'a>>,
@@ -49,6 +52,7 @@ impl<'a> Profiles<'a> {
     pub const fn of(stacks: Stacks<'a>) -> Self {
         Self {
             stacks,
+            labels: None,
             cpu: None,
             heap: None,
             threads: None,

@@ -281,8 +281,8 @@ pub(crate) fn records() -> bool {
     let stack = stacks.intern_with_memo(&[0x1010, 0x1020, 0x1030], None, &mut memo);
     let again = stacks.intern(&[0x1010, 0x1020, 0x1030], None);
     let heap = HEAP.view();
-    heap.record_alloc(stack, 0x2000_0000, 64);
-    heap.record_alloc(stack, 0x2000_1000, 64);
+    heap.record_alloc(stack, LabelSetId::EMPTY, 0x2000_0000, 64);
+    heap.record_alloc(stack, LabelSetId::EMPTY, 0x2000_1000, 64);
     let was_sampled = heap.may_be_sampled(0x2000_0000) && heap.record_free(0x2000_0000);
     THREADS.view().add(stacks.intern(&[0x1040], None), 0, &[1]);
     #[cfg(feature = "defmt")]

@@ -15,6 +15,8 @@ use self::live::{Live, LiveView};
 #[cfg(all(test, not(loom)))]
 use super::buckets::RowId;
 use super::buckets::{Buckets, Rows};
+use super::labels::LabelSetId;
+use super::tag;
 use crate::stack::{Counter, StackId};
 use crate::sync::{AtomicUsize, Ordering, const_fn};
 
@@ -37,6 +39,7 @@ pub struct HeapProfile<const ROWS: usize, const LIVE: usize> {
     live: Live<LIVE>,
     rate: Rate,
     untracked: Counter,
+    unlabeled: Counter,
 }
 
 impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
@@ -49,6 +52,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
                 live: Live::new(),
                 rate: Rate::new(rate),
                 untracked: Counter::new(),
+                unlabeled: Counter::new(),
             }
         }
     }
@@ -61,6 +65,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
             live: self.live.view(),
             rate: &self.rate,
             untracked: &self.untracked,
+            unlabeled: &self.unlabeled,
         }
     }
 }
@@ -72,20 +77,27 @@ pub struct Heap<'a> {
     live: LiveView<'a>,
     rate: &'a Rate,
     untracked: &'a Counter,
+    unlabeled: &'a Counter,
 }
 
 impl<'a> Heap<'a> {
-    /// Counts a sampled allocation of `size` bytes at `address`, made by `stack`.
+    /// Counts a sampled allocation of `size` bytes at `address`, made by `stack` with these labels.
+    ///
+    /// A set of labels with a number too high for half a word beside the size (from 2^23 on, on a 32-bit machine
+    /// from 256 on) is left out, which [`unlabeled`](Self::unlabeled) counts.
     ///
     /// Where there is no room to watch it until it is freed, it is counted as freed at once, so that in-use
     /// figures never grow by mistake, and [`untracked`](Self::untracked) counts it.
     ///
     /// May run inside an allocator, a signal handler or an interrupt: no lock, bounded.
-    pub fn record_alloc(&self, stack: StackId, address: usize, size: usize) {
+    pub fn record_alloc(&self, stack: StackId, labels: LabelSetId, address: usize, size: usize) {
         let bytes = size as u64;
-        let row = self
-            .rows
-            .add(stack, u32::from(SizeClass::of(size).0), &[1, bytes]);
+        let class = SizeClass::of(size);
+        let tag = tag::of_heap(class, labels).unwrap_or_else(|| {
+            self.unlabeled.add(1);
+            class.number()
+        });
+        let row = self.rows.add(stack, tag, &[1, bytes]);
         if !self.live.insert(address, size, row) {
             self.rows.add_to(row, &[0, 0, 1, bytes]);
             self.untracked.add(1);
@@ -131,6 +143,12 @@ impl<'a> Heap<'a> {
         self.untracked.load()
     }
 
+    /// How many sampled allocations are shown without their labels.
+    #[must_use]
+    pub fn unlabeled(&self) -> u64 {
+        self.unlabeled.load()
+    }
+
     /// How many sampled allocations are live. Reads the whole table.
     #[must_use]
     pub fn live(&self) -> usize {
@@ -146,7 +164,7 @@ impl<'a> Heap<'a> {
     /// The row that an allocation is counted in.
     #[cfg(all(test, not(loom)))]
     fn row_of(&self, stack: StackId, size: usize) -> RowId {
-        self.rows.add(stack, u32::from(SizeClass::of(size).0), &[])
+        self.rows.add(stack, SizeClass::of(size).number(), &[])
     }
 }
 
@@ -176,10 +194,17 @@ impl Rate {
 ///
 /// Go has a record for each exact size after rounding to its allocator's classes, which are about as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SizeClass(u16);
+pub(super) struct SizeClass(u16);
 
 impl SizeClass {
-    const fn of(size: usize) -> Self {
+    /// Every class's number is below.
+    pub(super) const COUNT: u32 = usize::BITS * 8;
+
+    pub(super) const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(super) const fn of(size: usize) -> Self {
         if size < 16 {
             return Self(size as u16);
         }
@@ -211,7 +236,7 @@ mod tests {
             );
             before = class;
         }
-        assert!(SizeClass::of(usize::MAX).0 < 1024);
+        assert_eq!(SizeClass::of(usize::MAX).number(), SizeClass::COUNT - 1);
     }
 
     #[test]
@@ -219,9 +244,9 @@ mod tests {
         let profile = HeapProfile::<64, 64>::new(1);
         let heap = profile.view();
         let stack = StackId::from_bits(5);
-        heap.record_alloc(stack, 0x1000, 100);
-        heap.record_alloc(stack, 0x2000, 101);
-        heap.record_alloc(stack, 0x3000, 200);
+        heap.record_alloc(stack, LabelSetId::EMPTY, 0x1000, 100);
+        heap.record_alloc(stack, LabelSetId::EMPTY, 0x2000, 101);
+        heap.record_alloc(stack, LabelSetId::EMPTY, 0x3000, 200);
         assert!(heap.may_be_sampled(0x1000));
         assert!(heap.record_free(0x2000));
         assert!(!heap.record_free(0x2000));
@@ -232,11 +257,24 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_rows_of_their_own_where_they_fit() {
+        let profile = HeapProfile::<64, 64>::new(1);
+        let heap = profile.view();
+        let stack = StackId::from_bits(5);
+        for (address, labels) in [(0x1000, 0), (0x2000, 1), (0x3000, 1), (0x4000, u32::MAX)] {
+            heap.record_alloc(stack, LabelSetId::from_bits(labels), address, 100);
+        }
+        assert_eq!(heap.unlabeled(), 1);
+        assert_eq!(heap.rows().len(), 2);
+        assert_eq!(heap.rows().values(heap.row_of(stack, 100)), [2, 200, 0, 0]);
+    }
+
+    #[test]
     fn what_cannot_be_watched_is_not_in_use() {
         let profile = HeapProfile::<64, 16>::new(1);
         let heap = profile.view();
         for i in 1..=20 {
-            heap.record_alloc(StackId::from_bits(1), i * 64, 10);
+            heap.record_alloc(StackId::from_bits(1), LabelSetId::EMPTY, i * 64, 10);
         }
         assert_eq!(heap.untracked(), 4);
         let row = heap.row_of(StackId::from_bits(1), 10);
