@@ -10,7 +10,7 @@ use std::alloc::System;
 use picoprof::profile::heap::interval::next_sample;
 use picoprof::profile::heap::{Allocator as Wrapper, Sampler};
 
-use crate::{stack, tables};
+use crate::{current, stack, tables};
 
 /// The global allocator, which the `heap` and `allocs` profiles are made from.
 ///
@@ -114,7 +114,8 @@ impl Sampler for HeapSampler {
     #[inline(always)]
     fn record_alloc(&self, address: usize, size: usize) {
         if is_sample() {
-            tables::heap().record_alloc(stack::intern_here(), address, size);
+            let stack = stack::intern_here();
+            tables::heap().record_alloc(stack, current::labels(), address, size);
             IS_SAMPLING.set(false);
         }
     }

@@ -48,6 +48,7 @@ mod unwind;
 pub use allocator::Allocator;
 pub use contention::{set_block_rate, set_mutex_fraction};
 pub use cpu::set_cpu_rate;
+pub use current::with_labels;
 pub use picoprof::profile::task::Traced;
 pub use server::{Running, Server};
 pub use tracer::task;

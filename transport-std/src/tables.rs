@@ -6,6 +6,7 @@
 use picoprof::profile::Profiles;
 use picoprof::profile::buckets::{Buckets, Rows};
 use picoprof::profile::heap::{DEFAULT_RATE, Heap, HeapProfile};
+use picoprof::profile::labels::{LabelTable, Labels};
 use picoprof::profile::task::{TaskPool, Tasks};
 use picoprof::stack::{StackTable, Stacks};
 
@@ -13,6 +14,7 @@ use picoprof::stack::{StackTable, Stacks};
 pub(crate) const MAX_DEPTH: usize = 128;
 
 static STACKS: StackTable<{ 1 << 17 }, { 1 << 21 }> = StackTable::new();
+static LABELS: LabelTable<{ 1 << 16 }, { 1 << 15 }> = LabelTable::new();
 static CPU: Buckets<{ 1 << 17 }, 1> = Buckets::new();
 static HEAP: HeapProfile<{ 1 << 16 }, { 1 << 16 }> = HeapProfile::new(DEFAULT_RATE);
 static THREADS: Buckets<{ 1 << 12 }, 1> = Buckets::new();
@@ -23,6 +25,11 @@ static TASKS: TaskPool<{ 1 << 17 }> = TaskPool::new();
 #[inline]
 pub(crate) const fn stacks() -> Stacks<'static> {
     STACKS.view()
+}
+
+#[inline]
+pub(crate) const fn labels() -> Labels<'static> {
+    LABELS.view()
 }
 
 #[inline]
@@ -57,6 +64,7 @@ pub(crate) const fn tasks() -> Tasks<'static> {
 
 pub(crate) const fn all() -> Profiles<'static> {
     Profiles {
+        labels: Some(labels()),
         cpu: Some(cpu()),
         heap: Some(heap()),
         threads: Some(threads()),

@@ -79,4 +79,8 @@ impl Tracer for ThisProcess {
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
         contention::task_woken(stack, labels, waited);
     }
+
+    fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
+        tables::labels().extend(base, labels)
+    }
 }

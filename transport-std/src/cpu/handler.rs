@@ -199,9 +199,10 @@ unsafe fn record(work: &mut Work, registers: Registers, link: Option<usize>, wei
     let (len, end) = unwind::walk_with_link(registers, link, bounds, &mut work.pcs);
     let pcs = work.pcs.get(..len).unwrap_or_default();
     let stack = tables::stacks().intern_with_memo(pcs, stack::marker(end), &mut work.memo);
-    tables::cpu().add(stack, 0, &[weight]);
+    let labels = current::labels_in_handler();
+    tables::cpu().add(stack, labels.to_bits(), &[weight]);
     work.counted += weight;
-    work.last = Some(stack);
+    work.last = Some((stack, labels));
 }
 
 /// # Safety
@@ -215,7 +216,7 @@ unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], registers: Registers, link: Option<
     let pcs = pcs.get(..len).unwrap_or_default();
     Answer {
         stack: tables::stacks().intern(pcs, stack::marker(end)),
-        labels: current::labels(),
+        labels: current::labels_in_handler(),
         is_cut: stack == Stack::NONE,
     }
 }

@@ -16,7 +16,7 @@ use picoprof::stack::capture::registers_here;
 use super::handler;
 use super::timer::{self, Timer};
 use crate::stack_bounds::Stack;
-use crate::{interposed, stack, stack_bounds, tables, threads, unwind};
+use crate::{current, interposed, stack, stack_bounds, tables, threads, unwind};
 
 /// Go's rate.
 const DEFAULT_HZ: u32 = 100;
@@ -135,17 +135,18 @@ pub(crate) fn thread_ends() {
         let rest = timer.end();
         if rest.weight > 0 {
             // A thread that no sample was taken of is shown with the frames that it ends in.
-            let stack = match rest.last {
+            let (stack, labels) = match rest.last {
                 Some(last) => last,
-                None => stack::intern_here(),
+                None => (stack::intern_here(), current::labels()),
             };
-            tables::cpu().add(stack, 0, &[rest.weight]);
+            tables::cpu().add(stack, labels.to_bits(), &[rest.weight]);
         }
     }
 }
 
 /// Sees to it that the handler is in place.
 pub(crate) fn listen() -> io::Result<()> {
+    current::look_where_it_is();
     handler::install(forget_after_fork)
 }
 

@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicI32, Ordering};
 
+use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::{Memo, StackId};
 
 use crate::exclusive::Exclusive;
@@ -32,7 +33,7 @@ pub(super) struct Work {
     /// The weight of all samples of this thread so far.
     pub(super) counted: u64,
     /// What the last sample was counted as, if there was one.
-    pub(super) last: Option<StackId>,
+    pub(super) last: Option<(StackId, LabelSetId)>,
     pub(super) pcs: [usize; MAX_DEPTH],
     pub(super) memo: Memo<MAX_DEPTH>,
 }

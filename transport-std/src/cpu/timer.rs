@@ -6,6 +6,7 @@ use core::mem;
 use core::ptr;
 use std::io;
 
+use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::StackId;
 
 use super::slots::{self, Slot, Taken};
@@ -24,8 +25,8 @@ pub(super) struct Timer {
 pub(super) struct Rest {
     /// Samples.
     pub(super) weight: u64,
-    /// Where the thread was last seen, if it was.
-    pub(super) last: Option<StackId>,
+    /// Where the thread was last seen, and its labels, if it was.
+    pub(super) last: Option<(StackId, LabelSetId)>,
 }
 
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use picoprof::profile::labels::LabelSetId;
+
 use crate::stack_bounds::Stack;
-use crate::{contention, cpu, stack, sys, tables};
+use crate::{contention, cpu, current, stack, sys, tables};
 
 /// A new thread's function. glibc ends a thread early, in `pthread_exit`, by unwinding through it.
 pub type Start = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -51,6 +53,7 @@ struct NewThread {
     start: Start,
     argument: *mut c_void,
     is_unseen: bool,
+    labels: LabelSetId,
 }
 
 /// Creates a thread as libc's `pthread_create` does, and notes who did.
@@ -77,6 +80,11 @@ pub unsafe fn pthread_create(
         start,
         argument,
         is_unseen,
+        labels: if is_unseen {
+            LabelSetId::EMPTY
+        } else {
+            current::labels()
+        },
     }));
     // SAFETY: the caller's arguments, and a function that takes the box.
     let result = unsafe { real(thread, attributes, run, new.cast()) };
@@ -99,8 +107,10 @@ extern "C-unwind" fn run(new: *mut c_void) -> *mut c_void {
         start,
         argument,
         is_unseen,
+        labels,
     } = new;
     IS_UNSEEN.set(is_unseen);
+    current::swap_labels(labels);
     // Now, as one that waits can't look for it.
     Stack::note_that_of_new_thread();
     cpu::thread_began();

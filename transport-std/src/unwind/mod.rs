@@ -28,6 +28,8 @@ mod tests;
 mod walk;
 mod words;
 
+use core::ops::ControlFlow;
+
 use picoprof::stack::capture::{End, Registers, StackBounds, call_site};
 
 pub(crate) use arch::RED_ZONE;
@@ -114,6 +116,19 @@ fn has_called(pc: usize, base: usize, bounds: StackBounds) -> bool {
     (1..=MOST_SAVED)
         .filter_map(|word| bounds.read(base.wrapping_sub(word * size_of::<usize>())))
         .any(|word| call_site(arch::strip(word)) == pc)
+}
+
+/// Whether `address` is in the code of the program itself, not in a library's.
+///
+/// In ordinary context only: it takes the dynamic linker's lock.
+pub(crate) fn is_in_main_program(address: usize) -> bool {
+    let mut is_in = false;
+    objects::visit(|program| {
+        is_in = program.text().contains(&address);
+        // It is the first of all (dl_iterate_phdr(3)).
+        ControlFlow::Break(())
+    });
+    is_in
 }
 
 /// What the tables are, for people.
