@@ -1,4 +1,4 @@
-//! What `go_threads` and `go_without_macro` share: a server in the test's own process, and something to see there.
+//! What `go_threads`, `go_labels` and `go_without_macro` share: a server in the test's own process, and something to see there.
 
 use core::hint::black_box;
 use core::net::SocketAddr;
