@@ -10,12 +10,12 @@ use std::time::SystemTime;
 use std::{env, fs};
 
 use picoprof::encode::Body;
-use picoprof::profile::{Kind, Profiles};
+use picoprof::profile::{Kind, Profiles, Role};
 use picoprof::{LocationId, StartError, Target, Thread};
 
 use crate::gzip::Gzip;
 use crate::symbols::{Code, Symbolizer};
-use crate::{contention, cpu, interposed, tables, threads, unwind};
+use crate::{contention, cpu, interposed, roles, tables, threads, unwind};
 
 /// The names that were looked up so far; of the whole process, as they are the same for every server.
 static SYMBOLIZER: Mutex<Option<Symbolizer>> = Mutex::new(None);
@@ -114,6 +114,10 @@ impl Target for Host {
 
     fn thread_count(&self) -> usize {
         threads::count()
+    }
+
+    fn role_of(&self, function: &str) -> Role {
+        roles::of(function)
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {

@@ -35,6 +35,7 @@ mod gzip;
 mod host;
 mod interposed;
 mod maps;
+mod roles;
 mod server;
 mod stack;
 mod stack_bounds;
@@ -49,7 +50,9 @@ pub use allocator::Allocator;
 pub use contention::{set_block_rate, set_mutex_fraction};
 pub use cpu::set_cpu_rate;
 pub use current::with_labels;
+pub use picoprof::profile::Wait;
 pub use picoprof::profile::task::Traced;
+pub use roles::add_wait;
 pub use server::{Running, Server};
 pub use tracer::task;
 

@@ -4,13 +4,14 @@ extern crate std;
 
 use core::cell::{Cell, RefCell};
 use core::future::{Future, pending, poll_fn, ready};
+use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context as PollContext, Poll, Waker};
 use core::time::Duration;
 use std::boxed::Box;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Wake;
 use std::vec::Vec;
