@@ -211,7 +211,8 @@ mod tests {
     use picoprof::stack::Frame;
 
     #[inline(never)]
-    fn waits_for_the_test(end: &Receiver<()>) {
+    fn waits_for_the_test(begun: &Barrier, end: &Receiver<()>) {
+        begun.wait();
         let _ = end.recv();
     }
 
@@ -250,8 +251,7 @@ mod tests {
         let others = Arc::clone(&begun);
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             begin();
-            others.wait();
-            waits_for_the_test(&ends);
+            waits_for_the_test(&others, &ends);
         });
         begun.wait();
         (end, thread.unwrap())
