@@ -16,7 +16,7 @@ use super::state::{Held, Polling};
 use super::tracer::{Context, Tracer};
 use super::waker;
 use crate::stack::StackId;
-use crate::stack::capture::registers_here;
+use crate::stack::capture::{Registers, registers_here};
 
 /// Makes a future a task that is seen in `goroutine`, with this name: to be spawned on any executor, or awaited as a
 /// part of another task.
@@ -26,21 +26,12 @@ use crate::stack::capture::registers_here;
 /// full too, and is counted there.
 #[inline(never)]
 pub fn task<F: Future>(name: &'static str, future: F) -> Traced<F> {
-    let seen = tracer().and_then(|tracer| {
-        let context = tracer.current();
-        let (slot, id) = tracer.tasks().claim()?;
-        let spawn = Spawn {
-            id,
-            parent: context.task(),
-            labels: context.labels(),
-            // This function has a frame of its own, which is not in there.
-            stack: tracer.stack(registers_here(), context.base()),
-            now: tracer.now(),
-        };
-        let held = Some(slot.begin(name, &spawn)?);
-        Some(Seen { slot, held })
-    });
-    Traced { future, seen }
+    // Of this function, which has a frame of its own: that is not part of the stack.
+    let registers = registers_here();
+    Traced {
+        future,
+        seen: Seen::begin(name, registers),
+    }
 }
 
 pin_project! {
@@ -99,6 +90,24 @@ struct Seen {
     slot: &'static Slot,
     /// Always there, but for the moment that this is dropped in.
     held: Option<Held<'static>>,
+}
+
+impl Seen {
+    /// A task begins, made by who called the function that `registers` are of.
+    fn begin(name: &'static str, registers: Registers) -> Option<Self> {
+        let tracer = tracer()?;
+        let spawner = tracer.current();
+        let (slot, id) = tracer.tasks().claim()?;
+        let spawn = Spawn {
+            id,
+            parent: spawner.task(),
+            labels: spawner.labels(),
+            stack: tracer.stack(registers, spawner.base()),
+            now: tracer.now(),
+        };
+        let held = Some(slot.begin(name, &spawn)?);
+        Some(Self { slot, held })
+    }
 }
 
 impl Drop for Seen {
