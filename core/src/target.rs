@@ -33,7 +33,8 @@ pub trait Target {
     /// A memory of `words` zeros, or `None` if there isn't so much.
     ///
     /// Without it a profile carries all locations of the table instead of its own only, text is not sorted,
-    /// and a difference (`seconds=N`) is refused.
+    /// nothing is left out of `block` and `mutex`, `goroutine` has each thread and task by itself, and a difference
+    /// (`seconds=N`) is refused.
     fn scratch(&self, words: usize) -> Option<Self::Scratch>;
 
     /// What is known of the code at these locations. It may take its time.

@@ -335,9 +335,8 @@ fn every_value_comes_back() {
         (places(&[0x4001, 0x2003], None), vec![2]),
         (places(&[0x4002], None), vec![1]),
     ];
-    type Counted = (Vec<Place>, Vec<i64>);
-    let kinds: [(Kind, &[Counted]); 4] = [
-        (Kind::Block, &block),
+    let kinds = [
+        (Kind::Block, &block[..]),
         (Kind::Mutex, &mutex),
         (Kind::Goroutine, &goroutine),
         (Kind::GoroutineLeak, &leaked),
