@@ -56,6 +56,8 @@ fn a_storm_of_signals_hurts_nobody() {
             "threadcreate",
             "heap?gc=1",
             "heap?seconds=1",
+            "block",
+            "mutex",
         ] {
             let profile = subject.profile(target);
             assert!(!profile.sample.is_empty(), "{target}");
@@ -63,6 +65,8 @@ fn a_storm_of_signals_hurts_nobody() {
         for target in [
             "heap?debug=1",
             "threadcreate?debug=1",
+            "block?debug=1",
+            "mutex?debug=1",
             "cmdline",
             "symbol?0x1",
             "",
@@ -91,6 +95,7 @@ fn a_storm_of_signals_hurts_nobody() {
         "samples without a table row",
         "not watched until freed",
         "unreadable",
+        "waits not charged to anybody",
     ] {
         assert!(page.text().contains(loss), "{loss}: {}", page.text());
     }

@@ -16,10 +16,12 @@ use core::ffi::{c_int, c_void};
 use core::hint::black_box;
 use core::panic::AssertUnwindSafe;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::panic;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -107,7 +109,7 @@ fn weather(at: usize) {
         threads,
         load,
         signals,
-        allocate,
+        contend,
         |round| {
             deep_down(1 + round as usize % 300, round);
         },
@@ -203,6 +205,62 @@ fn load(_: u64) {
     }
 }
 
+/// What there is to wait for, each for a moment; signals come meanwhile, and wake others.
+#[inline(never)]
+fn contend(round: u64) {
+    static LOCK: Mutex<u64> = Mutex::new(0);
+    static PARKING: parking_lot::RwLock<u64> = parking_lot::RwLock::new(0);
+    let (sender, receiver) = channel();
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for _ in 0..20 {
+                    *LOCK.lock().expect("nobody panics") += 1;
+                    let seen = *PARKING.read();
+                    *PARKING.write() += seen % 3;
+                    thread::yield_now();
+                }
+                sender.send(1).expect("somebody listens");
+            })
+        })
+        .collect();
+    drop(sender);
+    for _ in 0..20 {
+        let mut guard = LOCK.lock().expect("nobody panics");
+        *guard += round;
+        compute(Duration::from_micros(20));
+        drop(guard);
+        // SAFETY: it has a handler, which wakes those who wait at the word.
+        assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+        wait_a_moment();
+    }
+    assert_eq!(receiver.iter().sum::<u64>(), 3);
+    for other in others {
+        other.join().expect("it does not panic");
+    }
+}
+
+/// Where threads wait for a signal.
+static WORD: AtomicU32 = AtomicU32::new(0);
+
+fn wait_a_moment() {
+    let moment = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000,
+    };
+    // SAFETY: the word is a static, and the time a local.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            WORD.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            0,
+            &raw const moment,
+        )
+    };
+}
+
 static USR1: AtomicU64 = AtomicU64::new(0);
 static FOREIGN: AtomicU64 = AtomicU64::new(0);
 
@@ -222,6 +280,9 @@ fn signals(_: u64) {
 
 extern "C" fn on_usr1(_: c_int) {
     black_box(vec![7_u8; 5_000]);
+    let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is a static, whose value nobody minds.
+    unsafe { libc::syscall(libc::SYS_futex, WORD.as_ptr(), wake, 1) };
     USR1.fetch_add(1, Ordering::SeqCst);
 }
 
@@ -282,6 +343,7 @@ fn fork_once() -> bool {
         let work = || {
             allocate(3);
             compute(Duration::from_millis(3));
+            wait_a_moment();
             let thread = child_thread();
             unwind(2);
             thread.is_some_and(joins)
@@ -305,6 +367,7 @@ fn child_thread() -> Option<libc::pthread_t> {
     extern "C" fn work(_: *mut c_void) -> *mut c_void {
         compute(Duration::from_millis(2));
         allocate(5);
+        wait_a_moment();
         ptr::without_provenance_mut(7)
     }
     let mut thread = 0;

@@ -1,0 +1,308 @@
+//! Where threads wait for each other, and who has them wait, against what is known of it.
+
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use picoprof_tests::go::Go;
+use picoprof_tests::process::command;
+use picoprof_tests::profile::Stack;
+use picoprof_tests::subject::Subject;
+
+const CONTENDER: &str = env!("CARGO_BIN_EXE_contender");
+
+fn contender() -> Subject {
+    let mut subject = Subject::start(command(CONTENDER, [""; 0]));
+    subject.wait_for_unwinder();
+    subject
+}
+
+/// One at a time: each measures time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const ROUNDS: u32 = 200;
+const HELD: Duration = Duration::from_millis(5);
+const WAITERS: u32 = 3;
+
+/// Has a lock held, and sees how often and how long that was waited for: as `block` and `mutex` have it.
+fn hold(subject: &mut Subject, lock: &str) -> Truth {
+    let before = totals(subject);
+    let [held, waited] = subject.numbers(format!("hold {lock} {ROUNDS} {}", HELD.as_millis()));
+    let after = totals(subject);
+    let [waits, delay, releases, charged, holds, holder] =
+        core::array::from_fn(|at| (after[at] - before[at]) as f64);
+    println!(
+        "{lock}: held {held} ns; waited {waited} ns; block {waits} {delay}; mutex {releases} {charged}; \
+         of the holder {holds} {holder}"
+    );
+    Truth {
+        held: held as f64,
+        waited: waited as f64,
+        waits,
+        delay,
+        releases,
+        charged,
+        holds,
+        holder,
+    }
+}
+
+/// Contentions and delay: of those who wanted a lock, of those who released it, and among these of who held it.
+fn totals(subject: &mut Subject) -> [i64; 6] {
+    let [block, mutex] = ["block", "mutex"].map(|kind| subject.profile(kind).stacks());
+    let total = |stacks: &[Stack], function: &str| {
+        let stacks = stacks
+            .iter()
+            // How they come together is none of it.
+            .filter(|stack| stack.has_frame(function) && !stack.has_frame("Barrier"));
+        stacks.fold([0; 2], |[count, time], stack| {
+            [count + stack.values[0], time + stack.values[1]]
+        })
+    };
+    let [waits, delay] = total(&block, "contender::wants");
+    let [releases, charged] = total(&mutex, "contender::locked<");
+    let [holds, holder] = total(&mutex, "contender::holds");
+    [waits, delay, releases, charged, holds, holder]
+}
+
+struct Truth {
+    /// Nanoseconds that the lock was held while others wanted it.
+    held: f64,
+    /// Nanoseconds that they waited, all together.
+    waited: f64,
+    /// In `block`.
+    waits: f64,
+    delay: f64,
+    /// In `mutex`, by anybody.
+    releases: f64,
+    charged: f64,
+    /// In `mutex`, by who held it.
+    holds: f64,
+    holder: f64,
+}
+
+#[track_caller]
+fn assert_close(what: &str, seen: f64, truth: f64) {
+    assert!(
+        (seen / truth - 1.0).abs() < 0.05,
+        "{what}: {seen} instead of {truth}"
+    );
+}
+
+/// What is true for any lock.
+#[track_caller]
+fn check(truth: &Truth) {
+    let rounds = f64::from(ROUNDS);
+    let waiters = f64::from(WAITERS);
+    assert!(truth.held >= rounds * HELD.as_nanos() as f64);
+    assert_close("waits", truth.waits, waiters * rounds);
+    assert_close("delay", truth.delay, truth.waited);
+    assert_close("delay", truth.delay, waiters * truth.held);
+    assert_close("releases", truth.releases, waiters * rounds);
+    assert_close("charged", truth.charged, truth.waited);
+    assert_close("holds", truth.holds, rounds);
+}
+
+#[test]
+fn a_lock_that_is_held_costs_what_others_waited() {
+    let _alone = alone();
+    let mut subject = contender();
+    for lock in ["mutex", "write"] {
+        let truth = hold(&mut subject, lock);
+        check(&truth);
+        // Who held it had all of them wait, though each woke but the next.
+        assert_close("holder", truth.holder, f64::from(WAITERS) * truth.held);
+    }
+    // Those who wait for parking_lot's wait at places of their own, each for the one before.
+    let truth = hold(&mut subject, "parking");
+    check(&truth);
+    assert_close("holder", truth.holder, truth.held);
+    subject.end();
+}
+
+#[test]
+fn pprof_names_who_held_the_lock() {
+    let _alone = alone();
+    let mut subject = contender();
+    let _: [u64; 2] = subject.numbers("hold mutex 20 5");
+    let go = Go::new();
+    for (kind, function) in [("mutex", "contender::holds"), ("block", "contender::wants")] {
+        let url = format!("http://{}/debug/pprof/{kind}", subject.address());
+        let shown = go.pprof(["-top", "-cum", &url]).succeeded();
+        let line = shown.text().lines().find(|line| line.ends_with(function));
+        let line = line.unwrap_or_else(|| panic!("{}", shown.text()));
+        // flat, flat%, sum%, cum, cum%, name: nearly all of it.
+        let share: f64 = line
+            .split_whitespace()
+            .nth(4)
+            .and_then(|share| share.strip_suffix('%')?.parse().ok())
+            .expect(line);
+        assert!(share > 90.0, "{}", shown.text());
+    }
+    subject.end();
+}
+
+/// What there is to wait for, by the end of the names of the functions that wait for it and that end that; and whether
+/// somebody holds it.
+const EACH: [(&str, &str, bool); 21] = [
+    ("mutex", "mutex", true),
+    ("read", "write", true),
+    ("write", "read", true),
+    ("parking_mutex", "parking_mutex", true),
+    ("parking_read", "parking_write", true),
+    ("parking_write", "parking_read", true),
+    ("condvar", "condvar", false),
+    ("parking_condvar", "parking_condvar", false),
+    ("barrier", "barrier", false),
+    ("once", "once", false),
+    ("once_lock", "once_lock", false),
+    ("park", "park", false),
+    ("scope", "scope", false),
+    ("mpsc", "mpsc", false),
+    ("sync_channel", "sync_channel", false),
+    ("crossbeam", "crossbeam", false),
+    ("crossbeam_send", "crossbeam_send", false),
+    ("crossbeam_select", "crossbeam_select", false),
+    ("flume", "flume", false),
+    ("flume_send", "flume_send", false),
+    ("async_channel", "async_channel", false),
+];
+
+/// What the subject waits each time.
+const WAIT: Duration = Duration::from_millis(30);
+
+#[test]
+fn each_primitive_is_seen_where_it_waits() {
+    let _alone = alone();
+    let mut subject = contender();
+    subject.ask("each");
+    let [block, mutex] = ["block", "mutex"].map(|kind| subject.profile(kind).stacks());
+    for (waits, releases, is_lock) in EACH {
+        let with = |stacks: &[Stack], function: String| {
+            let stacks = stacks.iter().filter(|stack| {
+                let mut frames = stack.frames.iter();
+                frames.any(|frame| frame.ends_with(&function))
+            });
+            stacks.fold([0; 2], |[count, time], stack| {
+                [count + stack.values[0], time + stack.values[1]]
+            })
+        };
+        let [count, time] = with(&block, format!("::waits_{waits}"));
+        assert!((1..=3).contains(&count), "{waits}: {count} waits");
+        assert!(
+            time > WAIT.as_nanos() as i64 / 2,
+            "{waits}: waited {time} ns"
+        );
+        let [count, time] = with(&mutex, format!("::releases_{releases}"));
+        if is_lock {
+            assert_eq!(count, 1, "{releases}");
+            assert!(time > WAIT.as_nanos() as i64 / 2, "{releases}: {time} ns");
+        } else {
+            assert_eq!(count, 0, "{releases} is no lock");
+        }
+    }
+    subject.end();
+}
+
+#[test]
+fn uncontended_locks_leave_nothing() {
+    let _alone = alone();
+    let mut subject = contender();
+    subject.ask("uncontended");
+    for kind in ["block", "mutex"] {
+        let seen = subject.profile(kind).total("contentions", "uncontended");
+        assert_eq!(seen, 0, "{kind}");
+    }
+    subject.end();
+}
+
+/// The profiler's own threads are no part of it, whatever they wait for.
+#[test]
+fn the_profiler_does_not_show_itself() {
+    let _alone = alone();
+    let mut subject = contender();
+    // It looks for threads meanwhile, ten times a second.
+    subject.profile("profile?seconds=1");
+    for target in ["block?all=1&idle=1", "mutex?all=1"] {
+        let seen = subject
+            .profile(target)
+            .total("contentions", "picoprof_std::cpu");
+        assert_eq!(seen, 0, "{target}");
+    }
+    subject.end();
+}
+
+#[test]
+fn rates_are_as_in_go() {
+    let _alone = alone();
+    let mut subject = contender();
+    let seen = |subject: &mut Subject, block: u64, mutex: u32| {
+        subject.ask(format!("rates {block} {mutex}"));
+        let before = totals(subject);
+        let [_, waited] = subject.numbers("hold mutex 200 1");
+        let after = totals(subject);
+        let seen: [_; 4] = core::array::from_fn(|at| (after[at] - before[at]) as f64);
+        println!("rates {block} {mutex}: {seen:?}, waited {waited}");
+        (seen, waited as f64)
+    };
+    assert_eq!(seen(&mut subject, 0, 0).0, [0.0; 4]);
+    // Either alone.
+    let ([waits, _, releases, _], _) = seen(&mut subject, 1, 0);
+    assert!(waits > 500.0 && releases == 0.0);
+    let ([waits, _, releases, _], _) = seen(&mut subject, 0, 1);
+    assert!(waits == 0.0 && releases > 500.0);
+    // Waits of 1 ms and more, each of which is a sample one time in ten: as many as there are, all in all. That
+    // 60 of 600 are less than 30 or more than 100 happens once in many thousand times.
+    let ([waits, delay, ..], waited) = seen(&mut subject, 10_000_000, 0);
+    assert!(
+        (0.5..1.7).contains(&(delay / waited)),
+        "{delay} of {waited}"
+    );
+    assert!((300.0..1000.0).contains(&waits), "{waits}");
+    // Longer ones are all there.
+    let ([waits, delay, ..], waited) = seen(&mut subject, 100_000, 0);
+    assert!((570.0..=630.0).contains(&waits), "{waits}");
+    assert_close("delay", delay, waited);
+    let ([.., releases, charged], waited) = seen(&mut subject, 1, 5);
+    assert!((200.0..1200.0).contains(&releases), "{releases}");
+    assert!(
+        (0.5..1.7).contains(&(charged / waited)),
+        "{charged} of {waited}"
+    );
+    subject.end();
+}
+
+#[test]
+fn system_calls_answer_as_they_do_without_it() {
+    let _alone = alone();
+    let mut subject = contender();
+    for rates in ["1 1", "0 0", "1 0", "1000 10"] {
+        subject.ask(format!("rates {rates}"));
+        assert_eq!(subject.ask("calls"), "", "{rates}");
+    }
+    subject.end();
+}
+
+#[test]
+fn what_was_lost_is_told() {
+    let _alone = alone();
+    let mut subject = contender();
+    // More threads than there are places for one address.
+    assert_eq!(subject.ask("crowd 900"), "900");
+    let page = subject.get("");
+    let page = page.text();
+    let line = page.lines().find(|line| line.contains("Contention:"));
+    let line = line.unwrap_or_else(|| panic!("{page}"));
+    let lost = line
+        .split("; ")
+        .find_map(|part| part.strip_suffix(" waits not charged to anybody"))
+        .and_then(|count| count.parse::<u64>().ok());
+    assert!(lost.is_some_and(|lost| lost >= 132), "{line}");
+    // All waits were seen, though.
+    assert_eq!(subject.profile("block").total("contentions", "crowds"), 900);
+    subject.end();
+}
