@@ -67,6 +67,79 @@
 //! ));
 //! ```
 //!
+//! # Tasks
+//!
+//! [`task`] gives a future a name, and a place in `goroutine`: what it awaits and since when, who spawned it, who woke
+//! it. It runs on any executor. What the host has to supply is a [`Tracer`]:
+//!
+//! ```
+//! use core::cell::Cell;
+//! use core::future::{Future, pending};
+//! use core::pin::pin;
+//! use core::time::Duration;
+//!
+//! use critical_section::Mutex;
+//! use picoprof::profile::buckets::Buckets;
+//! use picoprof::profile::labels::LabelSetId;
+//! use picoprof::profile::task::{Context, State, TaskPool, Tasks};
+//! use picoprof::stack::capture::{Registers, StackBounds, walk_frame_pointers_to};
+//! use picoprof::stack::{StackId, StackTable};
+//! use picoprof::{Instant, Tracer};
+//!
+//! static STACKS: StackTable<256, 1024> = StackTable::new();
+//! static BLOCK: Buckets<64, 2> = Buckets::new();
+//! static MUTEX: Buckets<64, 2> = Buckets::new();
+//! static TASKS: TaskPool<16> = TaskPool::new();
+//! // One core: there's one thing that is being done.
+//! static CURRENT: Mutex<Cell<Context>> = Mutex::new(Cell::new(Context::EMPTY));
+//!
+//! struct Firmware;
+//!
+//! impl Tracer for Firmware {
+//!     fn tasks(&self) -> Tasks<'static> {
+//!         TASKS.view()
+//!     }
+//!     fn now(&self) -> Instant {
+//!         Instant::from_millis(1) // The timer's.
+//!     }
+//!     fn stack(&self, registers: Registers, base: usize) -> StackId {
+//!         let bounds = StackBounds::EMPTY; // The linker knows it.
+//!         let mut pcs = [0; 32];
+//!         let (len, _) = walk_frame_pointers_to(registers, base, bounds, &mut pcs);
+//!         STACKS.view().intern(&pcs[1..len], None)
+//!     }
+//!     fn current(&self) -> Context {
+//!         critical_section::with(|cs| CURRENT.borrow(cs).get())
+//!     }
+//!     fn swap_current(&self, context: Context) -> Context {
+//!         critical_section::with(|cs| CURRENT.borrow(cs).replace(context))
+//!     }
+//!     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
+//!         BLOCK.view().add(stack, labels.to_bits(), &[1, waited.as_nanos() as u64]);
+//!     }
+//!     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
+//!         MUTEX.view().add(stack, labels.to_bits(), &[1, waited.as_nanos() as u64]);
+//!     }
+//! }
+//!
+//! static TRACER: &dyn Tracer = &Firmware;
+//! picoprof::set_tracer(&TRACER);
+//!
+//! let blinks = picoprof::task("blink", async {
+//!     pending::<()>().await // Forgets who waits for it.
+//! });
+//! // Somewhere in an executor:
+//! let mut blinks = pin!(blinks);
+//! let waker = core::task::Waker::noop();
+//! let _ = blinks.as_mut().poll(&mut core::task::Context::from_waker(waker));
+//!
+//! let task = TASKS.view().get(0).unwrap();
+//! assert_eq!((task.name, task.state, task.polls), ("blink", State::Pending, 1));
+//! assert!(task.is_leaked());
+//! ```
+//!
+//! Where there's no tracer, or no room in its pool, a task runs as the future that it is.
+//!
 //! # How it is built
 //!
 //! Each module uses only those below it: [`transport`], [`http`], [`encode`], [`profile`], [`stack`]. Nothing

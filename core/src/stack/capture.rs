@@ -220,6 +220,20 @@ pub fn walk_frame_pointers(
     bounds: StackBounds,
     pcs: &mut [usize],
 ) -> (usize, End) {
+    walk_frame_pointers_to(registers, 0, bounds, pcs)
+}
+
+/// As [`walk_frame_pointers`], ending before the frame whose stack pointer is `base`, which counts as the outermost;
+/// a `base` of 0 is none. For [`Tracer::stack`](crate::Tracer::stack).
+///
+/// May run in a signal handler or an interrupt.
+#[inline]
+pub fn walk_frame_pointers_to(
+    registers: Registers,
+    base: usize,
+    bounds: StackBounds,
+    pcs: &mut [usize],
+) -> (usize, End) {
     let Some((first, rest)) = pcs.split_first_mut() else {
         return (0, End::TooDeep);
     };
@@ -234,7 +248,10 @@ pub fn walk_frame_pointers(
         let Some((caller_fp, return_address)) = read_frame_record(fp, bounds) else {
             return (len, End::Broken);
         };
-        if return_address == 0 {
+        // A frame's record is above its stack pointer; so the records of those called from `base` are below, and its own is
+        // not, nor that of a caller, where it keeps none.
+        let is_at_base = base != 0 && caller_fp.wrapping_sub(RECORD_BELOW) >= base;
+        if return_address == 0 || is_at_base {
             return (len, End::Outermost);
         }
         *pc = call_site(return_address);
@@ -322,6 +339,25 @@ mod tests {
         let mut pcs = [0; 5];
         let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
         assert_eq!((n, end), (5, End::Outermost));
+    }
+
+    #[test]
+    fn a_walk_ends_before_its_base() {
+        let mut words = [0; 8];
+        chain(&mut words);
+        let mut pcs = [0; 16];
+        let first = words.as_ptr().addr() + RECORD_BELOW;
+        let mut walk = |base| {
+            let (n, end) = walk_frame_pointers_to(start(&words), base, bounds_of(&words), &mut pcs);
+            assert_eq!(end, End::Outermost);
+            n
+        };
+        // The records are two words each. A base is the end of one, with or without something before the next.
+        for word in [1, 2] {
+            assert_eq!(walk(first + word * size_of::<usize>()), 1);
+            assert_eq!(walk(first + (word + 2) * size_of::<usize>()), 2);
+        }
+        assert_eq!([walk(0), walk(usize::MAX)], [5, 5]);
     }
 
     #[test]

@@ -24,6 +24,14 @@ use crate::stack::capture::{Registers, registers_here};
 /// Its stack is where it was made, and then the await that it is at. It belongs to the task and has the labels that
 /// it is made in. Without a [tracer](super::set_tracer) the future runs as it would without this; where the tracer's pool is
 /// full too, and is counted there.
+///
+/// ```
+/// async fn accept() {}
+///
+/// let accepts = picoprof::task("accept", accept()).labels([("port", "80")]);
+/// # drop(accepts);
+/// // As in `executor.spawn(accepts)`.
+/// ```
 #[inline(never)]
 pub fn task<F: Future>(name: &'static str, future: F) -> Traced<F> {
     // Of this function, which has a frame of its own: that is not part of the stack.

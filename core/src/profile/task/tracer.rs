@@ -25,7 +25,9 @@ pub trait Tracer: Sync {
     /// The stack of whoever called the function that `registers` are of: without that function's own frame, and without
     /// the frames from the one on whose stack pointer is `base`. With a `base` of 0, to its root.
     ///
-    /// That function is still running. A host that can't walk stacks answers [`StackId::EMPTY`].
+    /// That function is still running. With frame pointers,
+    /// [`walk_frame_pointers_to`](crate::stack::capture::walk_frame_pointers_to) walks it so; its first entry is the
+    /// function itself. A host that can't walk stacks answers [`StackId::EMPTY`].
     fn stack(&self, registers: Registers, base: usize) -> StackId;
 
     /// What the calling thread is at: in a thread-local variable, or a static where there's one core.
