@@ -39,25 +39,44 @@ pub fn add_wait(functions: &'static str, wait: Wait) {
 
 /// What a function's name says.
 pub(crate) fn of(function: &str) -> Role {
-    let function = Path::of(function);
+    let path = Path::of(function);
+    match of_path(path) {
+        Role::Library if matches!(path.name, "drop_in_place" | "drop") => of_guard(function),
+        role => role,
+    }
+}
+
+fn of_path(path: Path<'_>) -> Role {
     let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
-    let added = added.iter().rev();
-    for &(pattern, wait) in added {
-        if function.is_one_of(pattern) {
-            return Role::Waits(wait);
-        }
+    let mut added = added.iter().rev();
+    if let Some(&(_, wait)) = added.find(|(pattern, _)| path.is_one_of(pattern)) {
+        return Role::Waits(wait);
     }
-    let (library, rest) = function.split();
-    for (name, patterns) in LIBRARIES {
-        if *name == library {
-            let known = patterns.iter().find(|(pattern, _)| rest.is_one_of(pattern));
-            return known.map_or(Role::Library, |&(_, wait)| Role::Waits(wait));
-        }
+    let (library, rest) = path.split();
+    if let Some((_, patterns)) = LIBRARIES.iter().find(|(name, _)| *name == library) {
+        let known = patterns.iter().find(|(pattern, _)| rest.is_one_of(pattern));
+        return known.map_or(Role::Library, |&(_, wait)| Role::Waits(wait));
     }
-    if function.module.is_empty() {
-        return of_c(function.name);
+    if path.module.is_empty() {
+        return of_c(path.name);
     }
     Role::Program
+}
+
+/// `core::ptr::drop_in_place<core::option::Option<a::MutexGuard<()>>>`: what unlocks may be part of that, and its own name be
+/// lost.
+fn of_guard(function: &str) -> Role {
+    let types = function.split(['<', '>', ',', ' ', '(', ')', '&']);
+    let guards = types.filter(|it| it.ends_with("Guard") || it.ends_with("Permit"));
+    let mut roles = guards.map(|module| {
+        of_path(Path {
+            module,
+            name: "drop",
+        })
+    });
+    roles
+        .find(|role| matches!(role, Role::Waits(_)))
+        .unwrap_or(Role::Library)
 }
 
 /// C's functions, of any library.
@@ -708,6 +727,18 @@ mod tests {
             ),
             (
                 "core::ptr::drop_in_place<std::sync::poison::mutex::MutexGuard<()>>",
+                Role::Waits(Wait::Mutex),
+            ),
+            (
+                "core::mem::drop<core::option::Option<lock_api::rwlock::RwLockReadGuard<a::B, ()>>>",
+                Role::Waits(Wait::ReadLock),
+            ),
+            (
+                "core::ptr::drop_in_place::<std::sys::sync::once::futex::CompletionGuard>",
+                Role::Waits(Wait::Once),
+            ),
+            (
+                "core::ptr::drop_in_place<alloc::sync::Arc<std::sync::poison::mutex::Mutex<a::Guard>>>",
                 Role::Library,
             ),
             (
