@@ -197,6 +197,8 @@ impl Read for Timed<'_> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 Err(io::Error::new(ErrorKind::TimedOut, "no answer in time"))
             }
+            // A socket with a time-out is not read further when a signal came, such as a profiler's.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.read(buffer),
             read => read,
         }
     }

@@ -1,0 +1,8 @@
+//! Tasks in `goroutine`, `goroutineleak`, `block` and `mutex`: on executors and with libraries as they come.
+
+#![forbid(unsafe_code)]
+
+mod executors;
+mod leaks;
+mod seen;
+mod waits;
