@@ -519,7 +519,7 @@ fn the_executor_of_the_last_poll_is_woken() {
 
 #[test]
 fn a_second_await_is_another_wait() {
-    let gates = [Gate::default(), Gate::default()];
+    let gates = [0; 3].map(|_| Gate::default());
     let mut future = pin!(task("two awaits", async {
         gates[0].pass().await;
         gates[1].pass().await;
@@ -534,6 +534,22 @@ fn a_second_await_is_another_wait() {
     assert_ne!(first.awaits_at, second.awaits_at);
     assert!(second.since > first.since && second.woken.is_none());
     drop(kept);
+    // And one with, after which it waits for the next.
+    let (woken, waker) = Woken::new();
+    let pass = gates.clone();
+    let mut future = pin!(task("two more awaits", async move {
+        pass[1].pass().await;
+        pass[2].pass().await;
+    }));
+    assert!(poll(future.as_mut(), &waker).is_pending());
+    gates[1].open();
+    assert!(poll(future.as_mut(), &waker).is_pending());
+    let task = seen("two more awaits").unwrap();
+    assert_eq!(
+        (task.state, task.wakers, woken.times()),
+        (State::Pending, 1, 1)
+    );
+    assert!(task.since > task.woken.unwrap());
 }
 
 #[test]
