@@ -248,8 +248,8 @@ pub fn walk_frame_pointers_to(
         let Some((caller_fp, return_address)) = read_frame_record(fp, bounds) else {
             return (len, End::Broken);
         };
-        // A frame's record is above its stack pointer; so the records of those called from `base` are below, and its own is
-        // not, nor that of a caller, where it keeps none.
+        // A frame's record is above its stack pointer: so the records of those called from `base` are below it, and its
+        // own is not; nor is that of a caller, where it keeps none.
         let is_at_base = base != 0 && caller_fp.wrapping_sub(RECORD_BELOW) >= base;
         if return_address == 0 || is_at_base {
             return (len, End::Outermost);

@@ -1,12 +1,12 @@
 //! Tasks, as Go shows goroutines: for any executor.
 //!
-//! [`task`] wraps a future and polls it with a waker of its own. A leaf future that waits clones the waker: the stack at that
-//! clone is the await that the task is at, and a task of whose waker there's no clone waits for ever. Whoever wakes
-//! it does so by that waker: the stack there is who let it go on.
+//! [`task`] wraps a future and polls it with a waker of its own. A leaf future that waits clones the waker: the stack at
+//! that clone is the await that the task is at, and a task of whose waker there's no clone waits for ever. Whoever
+//! wakes it does so by that waker: the stack there is who let it go on.
 //!
-//! A task has a slot in a [`TaskPool`], which is the data of its waker. The slot is kept until the wrapper and all clones of
-//! the waker are gone. `state` is the one word that all agree by; `pool` the slots, and who has which; `waker` the waker's
-//! functions; `traced` the wrapper.
+//! A task has a slot in a [`TaskPool`], which is the data of its waker. The slot is kept until the wrapper and all clones
+//! of the waker are gone. `state` is the one word that all agree by; `pool` the slots, and who has which; `waker` the
+//! waker's functions; `traced` the wrapper.
 
 #![deny(unsafe_code)]
 

@@ -66,7 +66,8 @@ impl Name {
         let start = core::ptr::with_exposed_provenance::<u8>(address);
         // SAFETY: the sequence was even, not 0, and the same before and after the two loads. They acquired, so had
         // either of them read what a later `write` released, the last load would have seen that write's sequence.
-        // So both are of the one `write` before: a `&'static str`'s address, which it exposed, and length.
+        // So both are of the one `write` before: a `&'static str`'s address, which it exposed, and length. (For the same
+        // number to come again meanwhile, 2^31 tasks would have to begin in this slot on a 32-bit machine.)
         let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(start, len) };
         // SAFETY: these are that `str`'s bytes.
         let name = unsafe { core::str::from_utf8_unchecked(bytes) };

@@ -1,7 +1,7 @@
 //! The slots that tasks are in: taking one, giving it back, and reading it while all goes on.
 //!
-//! Which slots are taken is in a bit map, where taking one is a compare-and-swap of one word that says all there is to say:
-//! no list, no ABA. The lowest free one is taken, so that of a large static pool only as many pages are ever
+//! Which slots are taken is in a bit map, where taking one is a compare-and-swap of one word that says all there is to
+//! say: no list, no ABA. The lowest free one is taken, so that of a large static pool only as many pages are ever
 //! touched as there were tasks at once.
 
 #![forbid(unsafe_code)]

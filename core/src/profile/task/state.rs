@@ -2,22 +2,22 @@
 //!
 //! # Whose the waker is
 //!
-//! * While the task is polled (`RUNNING`) and nobody had the waker when that began (no `HAS_WAKER`): the poller's.
-//! * Whoever set `HAS_WAKER`, until it clears it. It is set in a task that is not `RUNNING`, by one at a time.
-//! * When the task ended and nobody had the waker: the one who ended it, until it clears `HELD`.
+//! * While `HAS_WAKER` is set: whoever set it, who clears it. It is set in a task that is alive and not being polled.
+//! * Else, while the task is being polled (`RUNNING`): the poller's.
+//! * Once the task ended, if nobody had the waker then: the one's who ended it, until its wrapper clears `HELD`.
 //!
 //! # No wake-up is lost
 //!
-//! A wake-up is a read-modify-write of the word in every case, the beginning of a poll is one too, and nothing else ever
-//! changes the word. So of a wake-up and a poll one comes first.
+//! A wake-up is a read-modify-write of the word even where it changes nothing, and so are the beginning and the end of a
+//! poll, and every other change. So they have an order, and who comes later acquires what those before released.
 //!
-//! * If the poll begins after the wake-up, it acquires what the waker released: the child sees what it was woken for.
-//! * If the wake-up comes while the task is polled, it leaves `NOTIFIED`. The end of the poll sees that, or comes first; if
-//!   it sees it, it wakes the executor by the waker of this poll.
-//! * If it comes while the task is pending, it finds `NOTIFIED` clear, and takes the executor's waker, which is the last
-//!   poll's, and wakes it; or set: then somebody did that, or is about to, and no poll began since.
-//! * A poll may begin and end while someone has the executor's waker (`HAS_WAKER`), which is an old one then. It can't leave its
-//!   own; so it wakes its executor at once, and the next poll tries again. That leaves `NOTIFIED` too.
+//! * A poll that begins after the wake-up: the child sees what it was woken for.
+//! * A wake-up between the beginning and the end of a poll leaves `NOTIFIED`. The end sees it, and wakes the executor by
+//!   the waker of this poll.
+//! * One after the end finds `NOTIFIED` clear: it takes the executor's waker, which that poll left, and wakes it. Or set:
+//!   then somebody has done that, or is about to, and no poll began since.
+//! * While someone has the executor's waker, a poll may begin and end. It can't leave its own there; so it leaves
+//!   `NOTIFIED` and wakes its executor at once, and the next poll tries again.
 
 #![allow(unsafe_code)]
 
@@ -146,9 +146,9 @@ impl State {
         let before = (self.word).fetch_and(!(ALIVE | RUNNING | NOTIFIED), Ordering::AcqRel);
         // Else the one who has the waker drops it.
         if before & (ALIVE | HAS_WAKER) == ALIVE {
-            // SAFETY: if the task was being polled, it was by the caller. HAS_WAKER was not set, and is not in a task that
-            // has ended; nor does a poll begin there, nor another task before HELD is cleared, which the caller's wrapper
-            // does after this.
+            // SAFETY: if the task was being polled, it was by the caller. HAS_WAKER was clear and stays so, as it is not
+            // set in a task that has ended. No poll begins there either, and no other task before HELD is cleared, which
+            // the caller's wrapper does after this.
             drop(unsafe { self.replace_waker(None) });
         }
         before & ALIVE != 0
@@ -253,7 +253,7 @@ impl Polling<'_> {
                     woken_now();
                 }
             } else if word & !FLAGS == 0 {
-                // SAFETY: the task is polled, by us, and HAS_WAKER was not set while it was.
+                // SAFETY: the task is being polled, by us, and HAS_WAKER is clear and stays so while it is.
                 drop(unsafe { state.replace_waker(None) });
             } else {
                 // SAFETY: as above.

@@ -21,9 +21,9 @@ use crate::stack::capture::{Registers, registers_here};
 /// Makes a future a task that is seen in `goroutine`, with this name: to be spawned on any executor, or awaited as a
 /// part of another task.
 ///
-/// Its stack is where it was made, and then the await that it is at. It belongs to the task and has the labels that
-/// it is made in. Without a [tracer](super::set_tracer) the future runs as it would without this; where the tracer's pool is
-/// full too, and is counted there.
+/// Its stack is where it was made, and then the await that it is at. It belongs to the task that it is made in, and
+/// begins with the labels there. Without a [tracer](super::set_tracer) the future runs as it would without this; so it
+/// does when the tracer's pool is full, which counts it.
 ///
 /// ```
 /// async fn accept() {}
