@@ -2,8 +2,9 @@
 //!
 //! A string is interned a few bytes at a time, in the manner of a stack: each word of the set `text` is a pair of what
 //! comes before and the next bytes, and the index of the last word is the string. A set of labels is a chain in the set
-//! `sets` in the same way: key, value, key, value, in the order of the keys, so equal sets are the same set. Both grow by
-//! the one lock-free step of this crate, and nothing in them ever changes or goes.
+//! `sets` in the same way: key, value, key, value. They are in the order of the keys' numbers, which costs less than that of
+//! the keys, and makes equal sets the same set too. Both grow by the one lock-free step of this crate, and nothing in
+//! them ever changes or goes.
 
 #![forbid(unsafe_code)]
 
@@ -134,8 +135,13 @@ impl<'a> Labels<'a> {
 
     /// Keys and values of a set, by key.
     pub fn pairs(self, set: LabelSetId) -> impl Iterator<Item = (Text, Text)> + 'a {
-        let ids = self.ids(set);
-        ids.map(move |(key, value)| (self.text(key), self.text(value)))
+        let Pairs { mut pairs, len } = self.read(set);
+        let by_text = |a: &Pair, b: &Pair| self.text(a.0).as_str().cmp(self.text(b.0).as_str());
+        if let Some(pairs) = pairs.get_mut(..len) {
+            pairs.sort_unstable_by(by_text);
+        }
+        let pairs = pairs.into_iter().take(len);
+        pairs.map(move |(key, value)| (self.text(key), self.text(value)))
     }
 
     /// How many times a set was not made for want of room.
@@ -154,7 +160,7 @@ impl<'a> Labels<'a> {
         [used(self.text), used(self.sets)]
     }
 
-    /// As [`pairs`](Self::pairs), the strings by their numbers.
+    /// Keys and values of a set by their numbers, in no order that means something.
     pub(crate) fn ids(&self, set: LabelSetId) -> impl Iterator<Item = Pair> + use<> {
         let Pairs { pairs, len } = self.read(set);
         pairs.into_iter().take(len)
@@ -186,9 +192,7 @@ impl<'a> Labels<'a> {
     fn extended(&self, base: LabelSetId, labels: &[(&str, &str)]) -> Option<LabelSetId> {
         let mut pairs = self.read(base);
         for &(key, value) in labels {
-            let pair = (self.intern(key)?, self.intern(value)?);
-            let is_behind = |other: &Pair| other.0 == pair.0 || self.text(other.0).as_str() > key;
-            pairs.put(pair, is_behind)?;
+            pairs.put((self.intern(key)?, self.intern(value)?))?;
         }
         let mut pairs = pairs.pairs.iter().take(pairs.len);
         pairs.try_fold(LabelSetId::EMPTY, |set, &(key, value)| {
@@ -202,8 +206,8 @@ impl<'a> Labels<'a> {
         }
         let mut chunks = text.as_bytes().chunks(CHUNK);
         chunks.try_fold(TextId::EMPTY, |before, chunk| {
-            let index =
-                set::find_or_insert(self.text, (before.0 as usize) << HALF | packed(chunk))?;
+            let word = (before.0 as usize) << HALF | packed(chunk);
+            let index = set::find_or_insert(self.text, word)?;
             Some(TextId(index as u32 + 1))
         })
     }
@@ -224,12 +228,8 @@ impl<'a> Labels<'a> {
         };
         while let Some(value) = next()
             && let Some(key) = next()
-            && pairs.put((key, value), |_| false).is_some()
+            && pairs.put((key, value)).is_some()
         {}
-        // The last label is found first.
-        if let Some(pairs) = pairs.pairs.get_mut(..pairs.len) {
-            pairs.reverse();
-        }
         pairs
     }
 }
@@ -247,7 +247,7 @@ fn packed(chunk: &[u8]) -> usize {
 }
 
 /// A string by its number: one more than the index of its last word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TextId(u32);
 
 impl TextId {
@@ -274,7 +274,7 @@ impl TextId {
 /// Key and value.
 pub(crate) type Pair = (TextId, TextId);
 
-/// Labels by key.
+/// Labels by their keys' numbers.
 #[derive(Default)]
 struct Pairs {
     pairs: [Pair; MAX_LABELS],
@@ -282,10 +282,11 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// Puts a label before the first that `is_behind`, or in its place if it has the same key; `None` if there is no room.
-    fn put(&mut self, pair: Pair, is_behind: impl Fn(&Pair) -> bool) -> Option<()> {
+    /// Puts a label in, for that with the same key if there's one; `None` if there is no room.
+    fn put(&mut self, pair: Pair) -> Option<()> {
         let held = self.pairs.get(..self.len)?;
-        let place = held.iter().position(is_behind).unwrap_or(self.len);
+        let place = held.iter().position(|other| other.0 >= pair.0);
+        let place = place.unwrap_or(self.len);
         if place == self.len || self.pairs.get(place)?.0 != pair.0 {
             self.pairs.get_mut(self.len)?;
             self.len += 1;
