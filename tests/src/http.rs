@@ -320,7 +320,13 @@ impl<S: Read> Input<'_, S> {
     /// Waits for some bytes; `false` at the end.
     fn fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 * 1024];
-        let len = self.source.read(&mut buffer)?;
+        let len = loop {
+            match self.source.read(&mut buffer) {
+                // A signal: to a read with a time limit it comes through, whatever its handler says (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.received.extend_from_slice(&buffer[..len]);
         Ok(len > 0)
     }
