@@ -1,6 +1,7 @@
 //! Go's `/debug/pprof` for Rust programs with an operating system.
 //!
-//! One line serves it, one line lets it see allocations, one line lets it see threads being created:
+//! One line serves it, one line lets it see allocations, one line lets it see threads being created and
+//! waiting for each other:
 //!
 //! ```no_run
 //! #[global_allocator]
