@@ -10,7 +10,7 @@ use picoprof::encode::Body;
 use picoprof::http::{Connection, Transmit};
 use picoprof::profile::buckets::{Buckets, RowId};
 use picoprof::profile::heap::HeapProfile;
-use picoprof::profile::labels::LabelSetId;
+use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::{Kind, Profiles, Role, Wait};
 use picoprof::stack::{Marker, StackTable};
 use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target, Thread};
@@ -25,6 +25,8 @@ pub const ROWS: usize = 64;
 pub struct Model {
     /// The stacks.
     pub stacks: StackTable<256, 1024>,
+    /// The labels.
+    pub labels: LabelTable<256, 64>,
     /// `profile`.
     pub cpu: Buckets<ROWS, 1>,
     /// `heap` and `allocs`.
@@ -73,6 +75,7 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             stacks: StackTable::new(),
+            labels: LabelTable::new(),
             cpu: Buckets::new(),
             heap: HeapProfile::new(1),
             threads: Buckets::new(),
@@ -206,6 +209,7 @@ impl Target for Model {
 
     fn profiles(&self) -> Profiles<'_> {
         Profiles {
+            labels: Some(self.labels.view()),
             cpu: Some(self.cpu.view()),
             heap: Some(self.heap.view()),
             threads: self.has_threads.get().then(|| self.threads.view()),

@@ -9,6 +9,7 @@ use picoprof::encode::profile::ProfileEncoder;
 use picoprof::encode::source::Source;
 use picoprof::encode::text::TextEncoder;
 use picoprof::profile::buckets::RowId;
+use picoprof::profile::labels::LabelSetId;
 use picoprof::profile::{Kind, Wait};
 use picoprof::stack::Marker;
 use picoprof_tests::http::parse_answers;
@@ -445,6 +446,115 @@ fn what_is_lost_has_a_frame_and_a_comment() {
             .iter()
             .any(|text| text.contains("were lost"))
     );
+}
+
+/// A program whose every kind has the same stack with these labels, and once without any.
+fn labeled(labels: &[(&str, &str)]) -> Box<Model> {
+    let model = Box::<Model>::default();
+    let stack = model.stacks.view().intern(&[0x1001, 0x2003], None);
+    // One that nobody has.
+    let _ = model
+        .labels
+        .view()
+        .extend(LabelSetId::EMPTY, &[("unused", "label")]);
+    let set = model.labels.view().extend(LabelSetId::EMPTY, labels);
+    for (labels, address) in [(LabelSetId::EMPTY, 0x1000), (set, 0x2000)] {
+        let tag = labels.to_bits();
+        model.cpu.view().add(stack, tag, &[1]);
+        model.threads.view().add(stack, tag, &[1]);
+        model.block.view().add(stack, tag, &[1, 10]);
+        model.mutex.view().add(stack, tag, &[1, 10]);
+        model.heap.view().record_alloc(stack, labels, address, 100);
+        model.start_thread(4001, "worker", &[0x1001, 0x2003], Wait::Syscall);
+        if let Some(thread) = model.threads_now.borrow_mut().last_mut() {
+            thread.labels = labels;
+        }
+    }
+    model
+}
+
+#[test]
+fn labels_come_back() {
+    let labels = [
+        ("tenant", "a"),
+        ("", "key"),
+        ("value", ""),
+        ("tenant2", "tenant"),
+        ("q", "\"\n\u{7f}é"),
+    ];
+    let model = labeled(&labels);
+    let line =
+        r#"# labels: {"":"key", "q":"\"\n\x7fé", "tenant":"a", "tenant2":"tenant", "value":""}"#;
+    let mut expected = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    expected.sort();
+    for has_memory in [true, false] {
+        model.has_memory.set(has_memory);
+        for kind in Kind::ALL
+            .into_iter()
+            .filter(|&kind| kind != Kind::GoroutineLeak)
+        {
+            let bytes = drain(&mut encoder(&model, kind), 1 << 16, || {});
+            let profile = sound(&bytes);
+            let [plain, labeled] = &profile.stacks()[..] else {
+                panic!("{kind:?}: {:?}", profile.stacks());
+            };
+            assert_eq!(plain.frames, labeled.frames);
+            let (texts, numbers): (Vec<_>, Vec<_>) = [plain, labeled]
+                .into_iter()
+                .flat_map(|stack| stack.labels.clone())
+                .partition(|(_, value)| matches!(value, LabelValue::Text(_)));
+            let mut texts: Vec<_> = texts.into_iter().map(|(k, v)| (k, v.to_string())).collect();
+            texts.sort();
+            assert_eq!(texts, expected, "{kind:?}");
+            let sizes = if matches!(kind, Kind::Heap | Kind::Allocs) {
+                2
+            } else {
+                0
+            };
+            assert!(numbers.len() == sizes && numbers.iter().all(|(key, _)| key == "bytes"));
+            let strings = &profile.string_table;
+            assert_eq!(strings.iter().any(|text| text == "unused"), !has_memory);
+            let text = text(&model, kind);
+            let lines = text.lines().filter(|line| line.starts_with("# labels"));
+            assert_eq!(lines.collect::<Vec<_>>(), [line], "{kind:?}");
+            for size in 1..=100 {
+                assert_eq!(drain(&mut encoder(&model, kind), size, || {}), bytes);
+            }
+            for size in 1..=100 {
+                let pieces = drain(&mut text_encoder(&model, kind), size, || {});
+                assert_eq!(String::from_utf8(pieces).unwrap(), text);
+            }
+        }
+    }
+}
+
+/// Rows that come, with labels that are new, while a profile is being sent.
+#[test]
+fn labels_that_appear_meanwhile_break_no_profile() {
+    for (size, has_memory) in [(1, true), (1, false), (17, true), (17, false)] {
+        let model = labeled(&[("tenant", "a")]);
+        model.has_memory.set(has_memory);
+        let mut step = 0;
+        let bytes = drain(&mut encoder(&model, Kind::Cpu), size, || {
+            step += 1;
+            let value = format!("value {step}");
+            let labels = model.labels.view();
+            let set = labels.extend(LabelSetId::EMPTY, &[("tenant", &value)]);
+            let stack = model.stacks.view().intern(&[0x1001, 0x2003], None);
+            model.cpu.view().add(stack, set.to_bits(), &[1]);
+        });
+        let profile = sound(&bytes);
+        assert!(step > 20);
+        for stack in profile.stacks() {
+            for (key, value) in stack.labels {
+                let value = value.to_string();
+                assert!(
+                    key == "tenant" && (value == "a" || value.starts_with("value ")),
+                    "{key}={value}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
