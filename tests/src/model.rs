@@ -26,7 +26,7 @@ pub struct Model {
     /// The stacks.
     pub stacks: StackTable<256, 1024>,
     /// The labels.
-    pub labels: LabelTable<256, 64>,
+    pub labels: LabelTable<64, 32>,
     /// `profile`.
     pub cpu: Buckets<ROWS, 1>,
     /// `heap` and `allocs`.

@@ -14,7 +14,7 @@ use picoprof::http::Connection;
 use picoprof::profile::Profiles;
 use picoprof::profile::buckets::Buckets;
 use picoprof::profile::heap::HeapProfile;
-use picoprof::profile::labels::LabelSetId;
+use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::task::{Context, TaskPool, Tasks, Tracer, set_tracer, task};
 use picoprof::stack::capture::Registers;
 use picoprof::stack::{Marker, Memo, StackId, StackTable};
@@ -22,6 +22,7 @@ use picoprof::transport::{self, Clock, Received, Transport, Wait, serve_blocking
 use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 static STACKS: StackTable<64, 128> = StackTable::new();
+static LABELS: LabelTable<16, 8> = LabelTable::new();
 static CPU: Buckets<16, 1> = Buckets::new();
 static HEAP: HeapProfile<16, 16> = HeapProfile::new(1);
 static THREADS: Buckets<8, 1> = Buckets::new();
@@ -58,6 +59,7 @@ impl Target for Firmware {
 
     fn profiles(&self) -> Profiles<'_> {
         Profiles {
+            labels: Some(LABELS.view()),
             cpu: Some(CPU.view()),
             heap: Some(HEAP.view()),
             threads: Some(THREADS.view()),
@@ -281,8 +283,9 @@ pub(crate) fn records() -> bool {
     let stack = stacks.intern_with_memo(&[0x1010, 0x1020, 0x1030], None, &mut memo);
     let again = stacks.intern(&[0x1010, 0x1020, 0x1030], None);
     let heap = HEAP.view();
-    heap.record_alloc(stack, LabelSetId::EMPTY, 0x2000_0000, 64);
-    heap.record_alloc(stack, LabelSetId::EMPTY, 0x2000_1000, 64);
+    let labels = LABELS.view().extend(LabelSetId::EMPTY, &[("task", "idle")]);
+    heap.record_alloc(stack, labels, 0x2000_0000, 64);
+    heap.record_alloc(stack, labels, 0x2000_1000, 64);
     let was_sampled = heap.may_be_sampled(0x2000_0000) && heap.record_free(0x2000_0000);
     THREADS.view().add(stacks.intern(&[0x1040], None), 0, &[1]);
     #[cfg(feature = "defmt")]
@@ -294,7 +297,7 @@ pub(crate) fn records() -> bool {
 pub(crate) fn answers() -> bool {
     let heap_text =
         b"\nheap profile: 1: 64 [2: 128] @ heap/2\n1: 64 [2: 128] @ 0x1011 0x1021 0x1031\n\
-        #\t0x1010\n#\t0x1020\n#\t0x1030\n\n";
+        # labels: {\"task\":\"idle\"}\n#\t0x1010\n#\t0x1020\n#\t0x1030\n\n";
     let context = &mut PollContext::from_waker(Waker::noop());
     set_tracer(&TRACER);
     let _new = task("new", ready(()));
