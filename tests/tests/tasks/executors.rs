@@ -14,7 +14,7 @@ use std::time::Instant;
 use futures::task::LocalSpawnExt;
 use picoprof_std::Traced;
 
-use crate::seen::{alone, goroutines, profile, samples, total, until};
+use crate::seen::{Place, Sample, alone, goroutines, is_on, profile, samples, total, until};
 use crate::waits::{self, Waiting};
 
 /// How often it is looked for.
@@ -49,6 +49,12 @@ fn check(
         for &(function, line) in &places {
             let found = goroutines(&samples, function, Some(line));
             assert_eq!(found, 1, "{function}, line {line}: {samples:#?}");
+            // It ends where the executor's part begins.
+            let is_its = |(places, _): &&Sample| is_on(places, function);
+            let (places, _) = samples.iter().find(is_its).expect("it is there");
+            let others = ["Traced", "block_on", "picoprof._StackBroken"];
+            let is_other = |place: &&Place| others.iter().any(|other| place.0.contains(other));
+            assert_eq!(places.iter().find(is_other), None, "{places:#?}");
         }
     }
     let leaked = samples(&profile("goroutineleak"));

@@ -75,6 +75,11 @@ pub(crate) fn total(samples: &[Sample], value: usize, function: &str, line: Opti
     those.map(|(_, values)| values[value]).sum()
 }
 
+/// Whether a stack has this function.
+pub(crate) fn is_on(places: &[Place], function: &str) -> bool {
+    places.iter().any(|(frame, _)| is_in(frame, function))
+}
+
 /// Whether a frame is that function's, or that of a closure or an async block in it.
 fn is_in(frame: &str, function: &str) -> bool {
     frame.split("::").any(|part| part == function)
