@@ -135,6 +135,17 @@ fn tokio_with_threads() {
         }
         Vec::new()
     });
+    // As in Go, time and the network are nothing that tasks wait for each other with.
+    let block = samples(&profile("block"));
+    for (function, is_there) in [
+        ("in_mutex", true),
+        ("in_mpsc", true),
+        ("in_tokio_sleep", false),
+        ("in_tokio_read", false),
+    ] {
+        let waits = total(&block, 0, function, None);
+        assert_eq!(waits > 0, is_there, "{function}: {block:#?}");
+    }
 }
 
 #[test]
@@ -234,19 +245,24 @@ fn block_on(future: impl Future<Output = ()>) {
 fn mutex_has_who_released() {
     let _alone = alone();
     let runtime = tokio::runtime::Runtime::new().expect("there is room for it");
-    let before = samples(&profile("mutex?all=1"));
+    let before = samples(&profile("mutex"));
     check(waits::all(), |tasks| {
         for task in tasks {
             runtime.spawn(task);
         }
         Vec::new()
     });
-    let after = samples(&profile("mutex?all=1"));
+    let after = samples(&profile("mutex"));
+    let since = |value, function| {
+        total(&after, value, function, None) - total(&before, value, function, None)
+    };
     for function in ["releases_mutex", "releases_semaphore"] {
-        let [waits, nanos] = [0, 1].map(|value| {
-            total(&after, value, function, None) - total(&before, value, function, None)
-        });
+        let (waits, nanos) = (since(0, function), since(1, function));
         assert_eq!(waits, 1, "{function}: {after:#?}");
         assert!(nanos >= WAIT.as_nanos() as i64 / 2, "{function}: {nanos}");
     }
+    // Nobody held anything.
+    assert_eq!(since(0, "sends_message"), 0, "{after:#?}");
+    let all = samples(&profile("mutex?all=1"));
+    assert!(total(&all, 0, "sends_message", None) > 0, "{all:#?}");
 }

@@ -85,7 +85,7 @@ pub(crate) fn all() -> Vec<Waiting> {
 
     let (sender, receiver) = sync::mpsc::channel(1);
     all.push(Waiting::new("in_mpsc", in_mpsc(receiver), move || {
-        let _ = sender.try_send(());
+        sends_message(&sender);
     }));
 
     let (sender, receiver) = sync::mpsc::channel(1);
@@ -198,6 +198,12 @@ async fn in_oneshot(receiver: sync::oneshot::Receiver<()>) {
 async fn in_mpsc(mut receiver: sync::mpsc::Receiver<()>) {
     let received = receiver.recv().await; // in_mpsc waits here
     black_box(&received);
+}
+
+#[inline(never)]
+fn sends_message(sender: &sync::mpsc::Sender<()>) {
+    let sent = sender.try_send(());
+    let _ = black_box(sent);
 }
 
 async fn in_mpsc_send(sender: sync::mpsc::Sender<()>) {
