@@ -86,11 +86,17 @@ pub(crate) fn swap_context(context: Context) -> Context {
 /// The labels of the thread that a signal handler interrupted, as far as it may read them.
 #[inline]
 pub(crate) fn labels_in_handler() -> LabelSetId {
-    if IS_STATIC.load(Ordering::Relaxed) {
+    if is_static() {
         labels()
     } else {
         LabelSetId::EMPTY
     }
+}
+
+/// Whether a signal handler may use this crate's thread-local memory.
+#[inline]
+pub(crate) fn is_static() -> bool {
+    IS_STATIC.load(Ordering::Relaxed)
 }
 
 /// To be called before the first handler runs, in ordinary context.

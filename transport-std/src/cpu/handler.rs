@@ -251,7 +251,7 @@ fn registers(context: &libc::ucontext_t) -> (Registers, Option<usize>) {
 #[inline(never)]
 fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     thread_local! {
-        /// Constant at first and without a destructor, so that a handler may use it.
+        /// Constant at first and without a destructor.
         static IS_FORWARDING: Cell<bool> = const { Cell::new(false) };
     }
     let previous = PREVIOUS.load(Ordering::Acquire);
@@ -259,7 +259,9 @@ fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         return;
     }
     // A handler that took ours away for a time may hand on to what was there before it, which is this one.
-    if IS_FORWARDING.replace(true) {
+    // Where a handler can't tell, that program has to see to it.
+    let can_tell = current::is_static();
+    if can_tell && IS_FORWARDING.replace(true) {
         return;
     }
     if PREVIOUS_TAKES_INFO.load(Ordering::Acquire) {
@@ -272,5 +274,7 @@ fn forward(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
         let previous: extern "C" fn(c_int) = unsafe { mem::transmute(previous) };
         previous(signal);
     }
-    IS_FORWARDING.set(false);
+    if can_tell {
+        IS_FORWARDING.set(false);
+    }
 }
