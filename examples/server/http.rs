@@ -1,15 +1,13 @@
 //! Just enough of HTTP/1.1, for both ends: messages with a length, on connections that are kept.
+//!
+//! Nothing here waits: what a connection received is fed to [`Received`], which gives the messages back.
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read, Write};
-
-/// One end of a connection.
-#[derive(Debug)]
-pub(crate) struct Connection<S> {
-    stream: S,
-    /// What was received and not yet taken.
-    received: Vec<u8>,
+/// What came on a connection and is not taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    bytes: Vec<u8>,
 }
 
 /// What a client asks for.
@@ -31,138 +29,99 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
 }
 
-/// Why there is no message.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The other end closed the connection, between two messages.
-    Closed,
-    /// Nothing came within the time limit of the stream. Asking again goes on where this left off.
-    Waiting,
-    /// The connection broke.
-    Broken(io::Error),
-    /// This is not a message that we take: the status says why.
-    Refused(u16),
-}
-
 const HEAD_LIMIT: usize = 8 << 10;
 const BODY_LIMIT: usize = 256 << 10;
 const HEADERS_LIMIT: usize = 32;
+/// As much as is received at once, at the least.
+const PIECE: usize = 16 << 10;
 
-impl<S: Read + Write> Connection<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            received: Vec::new(),
-        }
+impl Received {
+    /// Adds what came next.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
-    /// Waits for a request.
-    pub(crate) fn read_request(&mut self) -> Result<Request, Failure> {
-        let (head, body) = self.read_message(request_head)?;
-        Ok(Request {
+    /// Where what comes next goes, at the end; there is some room.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.bytes.reserve(PIECE);
+        &mut self.bytes
+    }
+
+    /// Takes the next request; None if it is not all there. An error is the status to refuse it with.
+    pub(crate) fn take_request(&mut self) -> Result<Option<Request>, u16> {
+        let message = self.take(request_head)?;
+        Ok(message.map(|(head, body)| Request {
             method: head.method,
             target: head.target,
             keep: head.keep,
             body,
-        })
+        }))
     }
 
-    /// Waits for a response: its status and its body.
-    pub(crate) fn read_response(&mut self) -> Result<(u16, Vec<u8>), Failure> {
-        self.read_message(response_head)
+    /// Takes the next response, its status and its body; None if it is not all there.
+    pub(crate) fn take_response(&mut self) -> Result<Option<(u16, Vec<u8>)>, u16> {
+        self.take(response_head)
     }
 
-    /// Sends a request.
-    pub(crate) fn write_request(
-        &mut self,
-        method: &str,
-        target: &str,
-        body: &[u8],
-    ) -> io::Result<()> {
-        let length = body.len();
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        );
-        self.write_message(head, body)
+    /// Whether there is no part of a message.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
-    /// Sends a response. `keep` tells the client whether it may go on.
-    pub(crate) fn write_response(&mut self, response: &Response, keep: bool) -> io::Result<()> {
-        let head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n",
-            response.status,
-            reason(response.status),
-            response.media_type,
-            response.body.len(),
-            if keep { "keep-alive" } else { "close" },
-        );
-        self.write_message(head, &response.body)
-    }
-
-    /// Whether a part of a message has come.
-    pub(crate) fn is_within_message(&self) -> bool {
-        !self.received.is_empty()
-    }
-
-    fn write_message(&mut self, head: String, body: &[u8]) -> io::Result<()> {
-        // One write, so that a small message is one packet.
-        let mut message = head.into_bytes();
-        message.extend_from_slice(body);
-        self.stream.write_all(&message)?;
-        self.stream.flush()
-    }
-
-    fn read_message<H>(
+    fn take<H>(
         &mut self,
         parse_head: impl Fn(&[u8]) -> Result<Option<Head<H>>, u16>,
-    ) -> Result<(H, Vec<u8>), Failure> {
-        let head = loop {
-            if let Some(head) = parse_head(&self.received).map_err(Failure::Refused)? {
-                break head;
-            }
-            if self.received.len() >= HEAD_LIMIT {
-                return Err(Failure::Refused(431));
-            }
-            self.receive()?;
+    ) -> Result<Option<(H, Vec<u8>)>, u16> {
+        let Some(head) = parse_head(&self.bytes)? else {
+            return if self.bytes.len() < HEAD_LIMIT {
+                Ok(None)
+            } else {
+                Err(431)
+            };
         };
         if head.body_length > BODY_LIMIT {
-            return Err(Failure::Refused(413));
+            return Err(413);
         }
         let end = head.length + head.body_length;
-        while self.received.len() < end {
-            self.receive()?;
+        if self.bytes.len() < end {
+            return Ok(None);
         }
-        let next = self.received.split_off(end);
-        let mut body = core::mem::replace(&mut self.received, next);
+        let next = self.bytes.split_off(end);
+        let mut body = core::mem::replace(&mut self.bytes, next);
         body.drain(..head.length);
-        Ok((head.of, body))
+        Ok(Some((head.of, body)))
     }
+}
 
-    fn receive(&mut self) -> Result<(), Failure> {
-        let mut chunk = [0; 16 << 10];
-        let length = loop {
-            match self.stream.read(&mut chunk) {
-                Ok(length) => break length,
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    // Which of the two a time limit gives depends on the system.
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        return Err(Failure::Waiting);
-                    }
-                    _ => return Err(Failure::Broken(error)),
-                },
-            }
-        };
-        if length == 0 {
-            return Err(if self.received.is_empty() {
-                Failure::Closed
-            } else {
-                Failure::Broken(io::ErrorKind::UnexpectedEof.into())
-            });
-        }
-        self.received.extend(chunk.iter().take(length));
-        Ok(())
+/// A request as it is sent.
+pub(crate) fn request(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    );
+    message(head, body)
+}
+
+impl Response {
+    /// As it is sent. `keep` tells the client whether it may go on.
+    pub(crate) fn message(&self, keep: bool) -> Vec<u8> {
+        let head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n",
+            self.status,
+            reason(self.status),
+            self.media_type,
+            self.body.len(),
+            if keep { "keep-alive" } else { "close" },
+        );
+        message(head, &self.body)
     }
+}
+
+/// In one piece, so that a small message is one packet.
+fn message(head: String, body: &[u8]) -> Vec<u8> {
+    let mut message = head.into_bytes();
+    message.extend_from_slice(body);
+    message
 }
 
 /// The head of a message, parsed.
@@ -259,81 +218,55 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Gives what it was made of in pieces of `step` bytes, and keeps what is written.
-    struct Pieces<'a> {
-        input: &'a [u8],
-        step: usize,
-        output: Vec<u8>,
-    }
-
-    impl Read for Pieces<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let length = self.step.min(buffer.len()).min(self.input.len());
-            let (piece, rest) = self.input.split_at(length);
-            buffer[..length].copy_from_slice(piece);
-            self.input = rest;
-            Ok(length)
-        }
-    }
-
-    impl Write for Pieces<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.output.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn connection(input: &[u8], step: usize) -> Connection<Pieces<'_>> {
-        Connection::new(Pieces {
-            input,
-            step,
-            output: Vec::new(),
-        })
+    fn received(bytes: &[u8]) -> Received {
+        let mut received = Received::default();
+        received.extend(bytes);
+        received
     }
 
     #[test]
     fn requests_come_in_pieces_of_any_size() {
-        let mut sender = connection(b"", 1);
-        sender.write_request("PUT", "/documents/a", b"{}").unwrap();
-        sender.write_request("GET", "/search?q=b", b"").unwrap();
-        let sent = sender.stream.output;
+        let sent = [
+            request("PUT", "/documents/a", b"{}"),
+            request("GET", "/search?q=b", b""),
+        ]
+        .concat();
         for step in 1..=sent.len() {
-            let mut receiver = connection(&sent, step);
-            let put = receiver.read_request().unwrap();
+            let mut received = Received::default();
+            let mut requests = Vec::new();
+            for piece in sent.chunks(step) {
+                received.extend(piece);
+                while let Some(request) = received.take_request().unwrap() {
+                    requests.push(request);
+                }
+            }
+            let [put, get] = &requests[..] else {
+                panic!("{step}: {requests:?}");
+            };
             assert_eq!(
                 (put.method.as_str(), put.body.as_slice()),
                 ("PUT", &b"{}"[..])
             );
-            let get = receiver.read_request().unwrap();
             assert_eq!(get.target, "/search?q=b");
             assert!(get.keep && get.body.is_empty());
-            assert!(matches!(receiver.read_request(), Err(Failure::Closed)));
+            assert!(received.is_empty());
         }
     }
 
     #[test]
     fn responses_are_read_as_written() {
-        let mut sender = connection(b"", 1);
         let response = Response {
             status: 404,
             media_type: "text/plain",
             body: b"no such document\n".to_vec(),
         };
-        sender.write_response(&response, true).unwrap();
-        let sent = sender.stream.output;
-        let (status, body) = connection(&sent, 7).read_response().unwrap();
-        assert_eq!((status, body), (404, response.body));
+        let mut received = received(&response.message(true));
+        assert_eq!(received.take_response(), Ok(Some((404, response.body))));
     }
 
     #[test]
     fn what_is_refused() {
-        let status = |bytes: &[u8]| match connection(bytes, 1000).read_request() {
-            Err(Failure::Refused(status)) => status,
-            other => panic!("{other:?}"),
-        };
+        let status = |bytes: &[u8]| received(bytes).take_request().unwrap_err();
         assert_eq!(status(b"\x00\x01\x02\r\n\r\n"), 400);
         assert_eq!(
             status(b"PUT / HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}"),
@@ -352,14 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_breaks_off_is_no_message() {
-        let mut half = connection(b"PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{", 9);
-        assert!(matches!(half.read_request(), Err(Failure::Broken(_))));
+    fn half_a_message_is_waited_for() {
+        let mut half = received(b"PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{");
+        assert_eq!(half.take_request(), Ok(None));
+        assert!(!half.is_empty());
     }
 
     #[test]
     fn connections_are_kept_unless_the_client_says_otherwise() {
-        let keep = |bytes: &[u8]| connection(bytes, 1000).read_request().unwrap().keep;
+        let keep = |bytes: &[u8]| received(bytes).take_request().unwrap().unwrap().keep;
         assert!(keep(b"GET / HTTP/1.1\r\n\r\n"));
         assert!(!keep(b"GET / HTTP/1.1\r\nConnection: Close\r\n\r\n"));
         assert!(!keep(b"GET / HTTP/1.0\r\n\r\n"));

@@ -5,14 +5,14 @@
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::document::Document;
-use crate::http::{Connection, Failure};
+use crate::http::{self, Received};
 
 /// Clients that run.
 #[derive(Debug)]
@@ -29,10 +29,10 @@ struct Shared {
     failed: AtomicU64,
 }
 
-const CLIENTS: usize = 4;
-/// A client pauses so many times as long as its requests took. So all of them together keep about
+const CLIENTS: usize = 8;
+/// A client pauses as long as its requests took, so many times. So all of them together keep about
 /// one processor busy, however fast it is, and less if it is busy already.
-const PAUSE: u32 = 3;
+const PAUSE: u32 = 1;
 /// Pauses are saved up to this, for shorter sleeps are mostly overhead.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
 /// How many requests a client makes on one connection.
@@ -98,18 +98,15 @@ fn use_service(shared: &Shared, seed: u64) {
     }
 }
 
-fn use_connection(shared: &Shared, random: &mut Random, pace: &mut Pace) -> Result<(), Failure> {
-    let mut connection = connect(shared.service).map_err(Failure::Broken)?;
+fn use_connection(shared: &Shared, random: &mut Random, pace: &mut Pace) -> io::Result<()> {
+    let mut connection = Connection::open(shared.service)?;
     for _ in 0..REQUESTS {
         if shared.is_stopping() {
             break;
         }
         let started = Instant::now();
         let (method, target, body) = make_request(random, &shared.vocabulary);
-        connection
-            .write_request(method, &target, &body)
-            .map_err(Failure::Broken)?;
-        let (status, _) = connection.read_response()?;
+        let (status, _) = connection.ask(method, &target, &body)?;
         // Not every document that is asked for is still there.
         if !matches!(status, 200 | 201 | 404) {
             shared.failed.fetch_add(1, Ordering::Relaxed);
@@ -119,12 +116,46 @@ fn use_connection(shared: &Shared, random: &mut Random, pace: &mut Pace) -> Resu
     Ok(())
 }
 
-fn connect(service: SocketAddr) -> io::Result<Connection<TcpStream>> {
-    let stream = TcpStream::connect(service)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(Connection::new(stream))
+/// A client's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    received: Received,
+}
+
+impl Connection {
+    pub(crate) fn open(service: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(service)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream,
+            received: Received::default(),
+        })
+    }
+
+    /// The answer to a request: its status and its body.
+    pub(crate) fn ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: &[u8],
+    ) -> io::Result<(u16, Vec<u8>)> {
+        self.stream
+            .write_all(&http::request(method, target, body))?;
+        let mut chunk = [0; 16 << 10];
+        loop {
+            let response = self.received.take_response();
+            if let Some(response) = response.map_err(|_| io::ErrorKind::InvalidData)? {
+                return Ok(response);
+            }
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => self.received.extend(&chunk[..length]),
+            }
+        }
+    }
 }
 
 fn make_request(random: &mut Random, vocabulary: &[String]) -> (&'static str, String, Vec<u8>) {

@@ -1,16 +1,19 @@
 //! A small document service with picoprof in it, and clients to keep it busy.
 //!
 //! `cargo run --release --example server` starts it and prints what to try. What a program needs
-//! for its profiles stands in this file, beside the comments that begin with "picoprof"; the rest
-//! is a service like any other. Each other file is one part of it: `service` answers requests,
-//! which `http` reads and writes; `document` is what they are about, `store` keeps it, `report`
-//! sums it up; `load` is the clients.
+//! for its profiles stands beside the comments that begin with "picoprof": in this file what each
+//! needs, in `service` what makes tasks and labels show; the rest is a service like any other.
+//! Each other file is one part of it: `service` answers requests, which `http` reads and writes;
+//! `document` is what they are about, `store` keeps it, `notary` puts it on record, `report` sums
+//! it up; `load` is the clients, and `bell` a mistake for the profiles to find.
 
 #![forbid(unsafe_code)]
 
+mod bell;
 mod document;
 mod http;
 mod load;
+mod notary;
 mod report;
 mod service;
 mod store;

@@ -1,8 +1,8 @@
-//! The service: a thread that accepts, threads that work, one that looks after the store.
+//! The service: tasks that talk with the clients, threads that work, one thread that looks after the store.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `PUT /documents/ID` | keeps the JSON of a [`Document`](document::Document) |
+//! | `PUT /documents/ID` | keeps the JSON of a [`Document`](document::Document), and has its digest put on record |
 //! | `GET /documents/ID` | the document as a page |
 //! | `GET /search?q=WORDS` | the documents that hold all of the words, best first |
 //! | `GET /report` | what each author has in the store |
@@ -14,15 +14,23 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener as StdListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use picoprof_std::{task, with_labels};
 use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use crate::bell::Bell;
 use crate::document;
-use crate::http::{Connection, Failure, Request, Response};
+use crate::http::{Received, Request, Response};
+use crate::notary::{self, Line};
 use crate::report;
 use crate::store::Store;
 
@@ -31,23 +39,47 @@ use crate::store::Store;
 pub(crate) struct Service {
     address: SocketAddr,
     shared: Arc<Shared>,
+    runtime: Runtime,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads of the service share.
+/// What the tasks and threads of the service share.
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    accepted: Queue<TcpStream>,
+    jobs: Queue<Job>,
+    line: Line,
+    bell: Arc<Bell>,
     stopping: AtomicBool,
     served: AtomicU64,
 }
 
-/// A worker stays with its connection: one for each client of the load, and as many to spare.
-const WORKERS: usize = 8;
-/// How many connections may wait for a worker.
+/// A request on its way to a worker, and where the answer goes.
+#[derive(Debug)]
+struct Job {
+    request: Request,
+    route: &'static str,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What a worker makes of a request.
+#[derive(Debug)]
+enum Answer {
+    Done(Response),
+    /// A document is in the store, and its digest is to be put on record.
+    Stored {
+        digest: [u8; 32],
+        replaced: bool,
+    },
+}
+
+/// Threads that talk with the clients.
+const TALKERS: usize = 2;
+/// Threads that do the work.
+const WORKERS: usize = 4;
+/// How many requests may wait for a worker.
 const BACKLOG: usize = 64;
-/// How long a worker waits for a client before it looks whether the service stops.
+/// How long a task waits for a client before it looks whether the service stops.
 const GLANCE: Duration = Duration::from_millis(250);
 /// How long a client may be silent.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,25 +101,41 @@ impl Service {
     /// # Errors
     ///
     /// When the system has no thread to give. Those already started end with the program.
-    pub(crate) fn spawn(listener: TcpListener) -> io::Result<Self> {
+    pub(crate) fn spawn(listener: StdListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let (line, end_of_line) = Line::new();
         let shared = Arc::new(Shared {
             store: Store::new(BUDGET_LOW),
-            accepted: Queue::new(BACKLOG),
+            jobs: Queue::new(BACKLOG),
+            line,
+            bell: Arc::new(Bell::default()),
             stopping: AtomicBool::new(false),
             served: AtomicU64::new(0),
         });
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(TALKERS)
+            .thread_name("talker")
+            .enable_all()
+            .build()?;
         let mut service = Self {
-            address: listener.local_addr()?,
+            address,
             shared,
+            runtime,
             threads: Vec::new(),
         };
         for number in 0..WORKERS {
             service.spawn_thread(format!("worker-{number}"), work)?;
         }
         service.spawn_thread("maintenance".to_owned(), maintain)?;
-        service.spawn_thread("acceptor".to_owned(), move |shared| {
-            accept(&listener, shared);
-        })?;
+
+        // picoprof: a future that is wrapped is in the profiles as a task with this name, from here on.
+        let _context = service.runtime.enter();
+        let listener = TcpListener::from_std(listener)?;
+        let shared = &service.shared;
+        tokio::spawn(task("notary", notary::keep_records(end_of_line)));
+        tokio::spawn(task("acceptor", accept(listener, Arc::clone(shared))));
+        tokio::spawn(task("leaked on purpose", Arc::clone(&shared.bell).heard()));
         Ok(service)
     }
 
@@ -104,13 +152,13 @@ impl Service {
         }
     }
 
-    /// Ends it: what is being answered is answered first. Returns how many requests it served.
+    /// Ends it: what is being answered is answered first, if that is soon. Returns how many requests it served.
     pub(crate) fn stop(self) -> u64 {
+        self.shared.stopping.store(true, Ordering::Release);
+        // Two glances: the acceptor's, and that of a connection which it accepted last.
+        thread::sleep(2 * GLANCE);
+        self.shared.jobs.close();
         let shared = Arc::clone(&self.shared);
-        shared.stopping.store(true, Ordering::Release);
-        shared.accepted.close();
-        // The acceptor sees that the service stops when there is something to accept.
-        drop(TcpStream::connect(self.address));
         self.join();
         shared.served.load(Ordering::Relaxed)
     }
@@ -133,27 +181,124 @@ impl Shared {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Shared) {
-    for stream in listener.incoming() {
-        if shared.is_stopping() {
-            break;
-        }
-        let Ok(stream) = stream else {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        match timeout(GLANCE, listener.accept()).await {
+            Ok(Ok((stream, _))) => {
+                let connection = serve_connection(stream, Arc::clone(&shared));
+                // A connection that breaks is the client's affair.
+                tokio::spawn(task("connection", connection));
+            }
             // Out of file descriptors, most likely: time may help.
-            thread::sleep(GLANCE);
-            continue;
-        };
-        if let Err(stream) = shared.accepted.push(stream) {
-            // The client may be gone, which is as well.
-            drop(Connection::new(stream).write_response(&error(503, "too busy"), false));
+            Ok(Err(_)) => tokio::time::sleep(GLANCE).await,
+            Err(_) => {}
         }
     }
 }
 
+async fn serve_connection(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut received = Received::default();
+    loop {
+        let request = match read_request(&mut stream, &mut received, &shared).await? {
+            Next::Request(request) => request,
+            Next::Refused(response) => return stream.write_all(&response.message(false)).await,
+            Next::Nothing => return Ok(()),
+        };
+        let keep = request.keep && !shared.is_stopping();
+        // picoprof: labels tell what it is done for. Any future can be a task of its own within another one.
+        let route = route(&request);
+        let response = task("request", respond(request, route, &shared))
+            .labels([("route", route)])
+            .await;
+        timeout(PATIENCE, stream.write_all(&response.message(keep))).await??;
+        shared.served.fetch_add(1, Ordering::Relaxed);
+        if !keep {
+            return Ok(());
+        }
+    }
+}
+
+/// What a client sends next.
+#[derive(Debug)]
+enum Next {
+    Request(Request),
+    /// What is no request, and the answer to it.
+    Refused(Response),
+    Nothing,
+}
+
+async fn read_request(
+    stream: &mut TcpStream,
+    received: &mut Received,
+    shared: &Shared,
+) -> io::Result<Next> {
+    let heard = Instant::now();
+    loop {
+        match received.take_request() {
+            Ok(None) => {}
+            Ok(Some(request)) => return Ok(Next::Request(request)),
+            Err(status) => return Ok(Next::Refused(error(status, "not taken"))),
+        }
+        match timeout(GLANCE, stream.read_buf(received.buffer())).await {
+            Ok(Ok(0)) => return Ok(Next::Nothing),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) if heard.elapsed() < PATIENCE && !shared.is_stopping() => {}
+            Err(_) if received.is_empty() => return Ok(Next::Nothing),
+            Err(_) => return Ok(Next::Refused(error(408, "too slow"))),
+        }
+    }
+}
+
+/// Has a request answered by a worker, and a document's digest put on record.
+async fn respond(request: Request, route: &'static str, shared: &Shared) -> Response {
+    let (answer, answered) = oneshot::channel();
+    let job = Job {
+        request,
+        route,
+        answer,
+    };
+    if shared.jobs.push(job).is_err() {
+        return error(503, "too busy");
+    }
+    let (digest, replaced) = match answered.await {
+        Ok(Answer::Stored { digest, replaced }) => (digest, replaced),
+        Ok(Answer::Done(response)) => return response,
+        Err(_) => return error(500, "the worker is gone"),
+    };
+    // picoprof: the frames of async functions are often inlined, which costs them their names; a task's is not.
+    match task("registration", shared.line.register(digest)).await {
+        Some(receipt) => text(
+            if replaced { 200 } else { 201 },
+            format!("{}\n{}\n", hex(&digest), hex(&receipt)),
+        ),
+        None => error(500, "the notary is gone"),
+    }
+}
+
+/// A name for what a request is about.
+fn route(request: &Request) -> &'static str {
+    let path = request.target.split('?').next().unwrap_or_default();
+    match (request.method.as_str(), path) {
+        ("PUT", path) if path.starts_with("/documents/") => "put",
+        ("GET", path) if path.starts_with("/documents/") => "get",
+        ("GET", "/search") => "search",
+        ("GET", "/report") => "report",
+        _ => "other",
+    }
+}
+
+/// A worker. It keeps a frame of its own, for readers that know nothing of inlined functions.
+#[inline(never)]
 fn work(shared: &Shared) {
-    while let Some(stream) = shared.accepted.pop() {
-        // A connection that breaks is the client's affair.
-        drop(serve_connection(stream, shared));
+    while let Some(job) = shared.jobs.pop() {
+        // picoprof: on a thread, labels hold for a function's time.
+        let answer = with_labels([("route", job.route)], || {
+            answer(&job.request, &shared.store)
+        });
+        // The client may be gone.
+        let _ = job.answer.send(answer);
     }
 }
 
@@ -164,6 +309,7 @@ fn maintain(shared: &Shared) {
         let now = Instant::now();
         shared.store.set_budget(budget(now - start));
         shared.store.expire(now, DOCUMENT_AGE);
+        shared.bell.take_down();
     }
 }
 
@@ -174,57 +320,22 @@ fn budget(elapsed: Duration) -> usize {
     BUDGET_LOW + ((BUDGET_HIGH - BUDGET_LOW) as f64 * height) as usize
 }
 
-fn serve_connection(stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(GLANCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut connection = Connection::new(stream);
-    let mut heard = Instant::now();
-    loop {
-        let request = match connection.read_request() {
-            Ok(request) => request,
-            Err(Failure::Waiting) => {
-                if heard.elapsed() < PATIENCE && !shared.is_stopping() {
-                    continue;
-                }
-                if connection.is_within_message() {
-                    connection.write_response(&error(408, "too slow"), false)?;
-                }
-                return Ok(());
-            }
-            Err(Failure::Closed) => return Ok(()),
-            Err(Failure::Broken(error)) => return Err(error),
-            Err(Failure::Refused(status)) => {
-                return connection.write_response(&error(status, "not taken"), false);
-            }
-        };
-        let keep = request.keep && !shared.is_stopping();
-        let response = answer(&request, &shared.store);
-        connection.write_response(&response, keep)?;
-        shared.served.fetch_add(1, Ordering::Relaxed);
-        if !keep {
-            return Ok(());
-        }
-        heard = Instant::now();
-    }
-}
-
-fn answer(request: &Request, store: &Store) -> Response {
+fn answer(request: &Request, store: &Store) -> Answer {
     let (path, query) = match request.target.split_once('?') {
         Some((path, query)) => (path, query),
         None => (request.target.as_str(), ""),
     };
     let id = path.strip_prefix("/documents/");
-    match (request.method.as_str(), path, id) {
+    Answer::Done(match (request.method.as_str(), path, id) {
         (_, _, Some(id)) if !is_id(id) => error(400, "not a name for a document"),
-        ("PUT", _, Some(id)) => put_document(id, &request.body, store),
+        ("PUT", _, Some(id)) => return put_document(id, &request.body, store),
         ("GET", _, Some(id)) => get_document(id, store),
         ("GET", "/search", _) => search(query, store),
         ("GET", "/report", _) => make_report(store),
         ("GET", "/", _) => text(200, USAGE.to_owned()),
         (_, "/" | "/search" | "/report", _) | (_, _, Some(_)) => error(405, "no such method"),
         _ => error(404, "no such page"),
-    }
+    })
 }
 
 const USAGE: &str = "\
@@ -241,18 +352,18 @@ fn is_id(id: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-fn put_document(id: &str, body: &[u8], store: &Store) -> Response {
+fn put_document(id: &str, body: &[u8], store: &Store) -> Answer {
     let document = match document::parse(body) {
         Ok(document) => document,
-        Err(invalid) => return error(422, &invalid.to_string()),
+        Err(invalid) => return Answer::Done(error(422, &invalid.to_string())),
     };
     let (packed, terms) = match document::pack(document) {
         Ok(packed) => packed,
-        Err(failure) => return error(500, &failure.to_string()),
+        Err(failure) => return Answer::Done(error(500, &failure.to_string())),
     };
-    let digest = hex(&packed.digest);
+    let digest = packed.digest;
     let replaced = store.put(id, packed, &terms, Instant::now());
-    text(if replaced { 200 } else { 201 }, digest + "\n")
+    Answer::Stored { digest, replaced }
 }
 
 fn get_document(id: &str, store: &Store) -> Response {
@@ -317,7 +428,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Items on their way from one thread to others, first come, first served.
+/// Items on their way to threads, first come, first served.
 #[derive(Debug)]
 struct Queue<T> {
     state: Mutex<QueueState<T>>,
@@ -344,7 +455,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Gives the item back if the queue is full or closed.
+    /// Gives the item back if the queue is full or closed. Waits for no room, so that a task may call it.
     fn push(&self, item: T) -> Result<(), T> {
         let mut state = self.state();
         if state.closed || state.items.len() >= self.limit {
@@ -382,24 +493,18 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
+    use crate::load::Connection;
+
     fn service() -> Service {
-        Service::spawn(TcpListener::bind(("127.0.0.1", 0)).unwrap()).unwrap()
+        Service::spawn(StdListener::bind(("127.0.0.1", 0)).unwrap()).unwrap()
     }
 
-    fn client(service: &Service) -> Connection<TcpStream> {
-        Connection::new(TcpStream::connect(service.address()).unwrap())
+    fn client(service: &Service) -> Connection {
+        Connection::open(service.address()).unwrap()
     }
 
-    fn ask(
-        client: &mut Connection<TcpStream>,
-        method: &str,
-        target: &str,
-        body: &str,
-    ) -> (u16, String) {
-        client
-            .write_request(method, target, body.as_bytes())
-            .unwrap();
-        let (status, body) = client.read_response().unwrap();
+    fn ask(client: &mut Connection, method: &str, target: &str, body: &str) -> (u16, String) {
+        let (status, body) = client.ask(method, target, body.as_bytes()).unwrap();
         (status, String::from_utf8(body).unwrap())
     }
 
@@ -410,7 +515,7 @@ mod tests {
         let document = r#"{"title":"Tea","author":"Ann Lee","paragraphs":["Hot water."]}"#;
         assert_eq!(ask(&mut client, "PUT", "/documents/tea", document).0, 201);
         let (status, digest) = ask(&mut client, "PUT", "/documents/tea", document);
-        assert_eq!((status, digest.len()), (200, 65));
+        assert_eq!((status, digest.len()), (200, 130));
         let (status, page) = ask(&mut client, "GET", "/documents/tea", "");
         assert!(status == 200 && page.contains("<p>Hot water.\n"), "{page}");
         let (status, hits) = ask(&mut client, "GET", "/search?q=WATER+hot", "");

@@ -42,7 +42,7 @@ fn the_commands_work() {
             let pdf = run_command(&go, SEED).stdout;
             let text = pdf_text(&pdf);
             assert!(text.contains("Type: alloc_space"), "{text}");
-            for name in ["server", "serve_connection", "pack"] {
+            for name in ["server", "put_document", "pack"] {
                 assert!(
                     text.lines().any(|line| line.trim() == name),
                     "{name} in:\n{text}"

@@ -9,7 +9,7 @@ use crate::server::{Captured, expect_shares, sound};
 /// What the service spends its time on, as its source has it: the workers, and the clients of the load.
 const HOT: &[(&str, f64)] = &[
     ("server::service::work", 30.0),
-    ("server::service::serve_connection", 30.0),
+    ("server::service::answer", 30.0),
     ("server::document::pack", 10.0),
     ("server::document::compress", 5.0),
     ("server::load::use_service", 5.0),
@@ -48,10 +48,7 @@ fn top_finds_the_hot_functions() {
         expect_shares(&all("-top", file), shares);
     }
     let threads = all("-top", "threadcreate.pb.gz");
-    expect_shares(
-        &threads,
-        &[("std::thread::lifecycle::spawn_unchecked", 99.0)],
-    );
+    expect_shares(&threads, &[("<std::sys::thread::unix::Thread>::new", 99.0)]);
 }
 
 /// What a CPU profile says without any sorting: compression, hashing and their like are the leaves.
@@ -120,8 +117,8 @@ fn list_shows_the_source() {
 fn pdf_has_the_names() {
     let go = Captured::with_go();
     for (file, names) in [
-        ("cpu.pb.gz", ["serve_connection", "pack"]),
-        ("allocs.pb.gz", ["serve_connection", "pack"]),
+        ("cpu.pb.gz", ["put_document", "pack"]),
+        ("allocs.pb.gz", ["put_document", "pack"]),
     ] {
         let pdf = go.pprof(["-pdf", file]).succeeded().stdout;
         let text = pdf_text(&pdf);
