@@ -1,5 +1,5 @@
 //! Reading dumps of goroutines, as strictly as any of the tools that read Go's (gostackparse, goleak, panicparse
-//! but for its `.go`).
+//! but for its `.go`), and with the labels of Go 1.27.
 
 /// A goroutine in a dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Goroutine {
     pub is_leaked: bool,
     /// For how many minutes it has not run; 0 if nothing is said of that.
     pub minutes: u64,
+    /// Its labels, as they stand between the braces that Go puts them in since 1.27.
+    pub labels: String,
     /// Its stack, leaf first.
     pub frames: Vec<Frame>,
     /// Who created it.
@@ -92,10 +94,15 @@ fn parse_goroutine(text: &str) -> Result<Goroutine, String> {
     Ok(goroutine)
 }
 
-/// `goroutine ID [STATE, N minutes]:`.
+/// `goroutine ID [STATE, N minutes] {LABELS}:`.
 fn parse_header(line: &str) -> Option<Goroutine> {
     let (id, rest) = line.strip_prefix("goroutine ")?.split_once(" [")?;
-    let mut parts = rest.strip_suffix("]:")?.split(", ");
+    let (state, labels) = rest.strip_suffix(':')?.split_once(']')?;
+    let labels = match labels {
+        "" => "",
+        labels => labels.strip_prefix(" {")?.strip_suffix('}')?,
+    };
+    let mut parts = state.split(", ");
     let state = parts.next()?;
     let minutes = match parts.next() {
         Some(part) => part.strip_suffix(" minutes")?.parse().ok()?,
@@ -108,6 +115,7 @@ fn parse_header(line: &str) -> Option<Goroutine> {
         state: leaked.unwrap_or(state).to_owned(),
         is_leaked: leaked.is_some(),
         minutes,
+        labels: labels.to_owned(),
         ..Goroutine::default()
     })
 }
@@ -153,7 +161,7 @@ mod tests {
         created by net/http.(*Server).Serve in goroutine 1\n\
         \t/go/src/net/http/server.go:3604 +0x4fd\n\
         \n\
-        goroutine 1 [IO wait, 12 minutes]:\n\
+        goroutine 1 [IO wait, 12 minutes] {tenant: t1, worker: alloc}:\n\
         internal/poll.(*pollDesc).waitRead(...)\n\
         \t/go/src/internal/poll/fd_poll_runtime.go:89\n";
 
@@ -178,6 +186,10 @@ mod tests {
             ("/go/src/net/http/server.go", 3604)
         );
         assert_eq!((second.state.as_str(), second.minutes), ("IO wait", 12));
+        assert_eq!(
+            (first.labels.as_str(), second.labels.as_str()),
+            ("", "tenant: t1, worker: alloc")
+        );
         assert_eq!(second.frames[0].arguments, "...");
     }
 
@@ -185,7 +197,7 @@ mod tests {
     fn what_tools_refuse_is_refused() {
         for bad in [
             "goroutine 1 [a]:\nf(...)\n\tx:1",
-            "goroutine 1 [a] {name: b}:\nf(...)\n\tx:1\n",
+            "goroutine 1 [a] name: b:\nf(...)\n\tx:1\n",
             "goroutine 1 [a]:\n",
             "goroutine 1 [a, b]:\nf(...)\n\tx:1\n",
             "goroutine 1 [a]:\nf\n\tx:1\n",

@@ -11,3 +11,4 @@ mod mappings;
 mod reports;
 mod server;
 mod symbol;
+mod tasks;

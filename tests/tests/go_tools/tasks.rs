@@ -1,0 +1,264 @@
+//! What the tasks and threads of the example wait for, and what they do it for: contention, goroutines and labels.
+
+use picoprof_tests::dump::{self, Goroutine};
+use picoprof_tests::go::Go;
+
+use crate::server::{Captured, Example, cum_share, expect_shares};
+
+/// The task that is on the line to the notary, or waits for it.
+const REGISTER: &str = "server::notary::Line::register::{{closure}}";
+const LEAK: &str = "server::bell::Bell::heard::{{closure}}";
+const RESPOND: &str = "server::service::respond::{{closure}}";
+
+/// A report with all nodes.
+fn report(args: &[&str]) -> String {
+    let all = ["-cum", "-nodecount=1000", "-nodefraction=0"];
+    let (go, args) = (Go::new(), [&all[..], args].concat());
+    go.pprof(args).succeeded().text().to_owned()
+}
+
+/// The time that `-list` gives for a line of the source: a dot for none.
+#[track_caller]
+fn time_of(list: &str, code: &str) -> String {
+    let line = list.lines().find(|line| line.trim_end().ends_with(code));
+    let line = line.unwrap_or_else(|| panic!("no line {code} in:\n{list}"));
+    let time = line.split_whitespace().nth(1);
+    time.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn block_is_where_tasks_and_threads_wait() {
+    let example = Example::shared();
+    let url = example.url("block");
+    let top = report(&["-top", &url]);
+    expect_shares(
+        &top,
+        &[
+            (REGISTER, 10.0),
+            (RESPOND, 1.0),
+            ("server::service::work", 10.0),
+        ],
+    );
+    // The executor's own threads wait for work, but for a lock of theirs now and then; the clients for time and answers.
+    let executor = cum_share(&top, "tokio::runtime::blocking::pool::Inner::run");
+    assert!(executor.is_none_or(|share| share < 5.0), "{top}");
+    for elsewhere in ["std::thread::functions::sleep", "server::load::"] {
+        assert!(!top.contains(elsewhere), "{elsewhere} in:\n{top}");
+    }
+    // To the line: the lock, and the answer.
+    let list = report(&["-list", r"notary::Line::register", &url]);
+    let routine = list.lines().find(|line| line.starts_with("ROUTINE"));
+    assert!(
+        routine.is_some_and(|line| line.ends_with("/examples/server/notary.rs")),
+        "{list}"
+    );
+    for waits in [
+        "let notary = self.notary.lock().await;",
+        "answer.await.ok()",
+    ] {
+        assert_ne!(time_of(&list, waits), ".", "{list}");
+    }
+    assert_eq!(
+        time_of(&list, "let (receipt, answer) = oneshot::channel();"),
+        ".",
+        "{list}"
+    );
+}
+
+#[test]
+fn mutex_is_who_held_the_lock() {
+    let example = Example::shared();
+    let url = example.url("mutex");
+    let top = report(&["-top", &url]);
+    expect_shares(
+        &top,
+        &[(REGISTER, 50.0), ("server::store::Store::put", 0.0)],
+    );
+    // Who ends others' waiting for something else holds no lock.
+    for other in ["server::notary::keep_records", "server::service::push"] {
+        assert!(!top.contains(other), "{other} in:\n{top}");
+    }
+    // It is let go of at the end of the function, and not where it is taken.
+    let list = report(&["-list", r"notary::Line::register", &url]);
+    for line in [
+        "let notary = self.notary.lock().await;",
+        "answer.await.ok()",
+    ] {
+        assert_eq!(time_of(&list, line), ".", "{list}");
+    }
+}
+
+#[test]
+fn goroutine_has_all_threads_and_tasks() {
+    let example = Example::shared();
+    let url = example.url("goroutine");
+    let top = report(&["-top", &url]);
+    let all = [
+        "server::main",
+        "server::load::use_service",
+        "server::service::work",
+        "server::service::maintain",
+        "server::service::accept::{{closure}}",
+        "server::service::serve_connection::{{closure}}",
+        "server::notary::keep_records::{{closure}}",
+        LEAK,
+    ];
+    expect_shares(&top, &all.map(|function| (function, 0.1)));
+    // Each with the file and the line of its await.
+    let raw = report(&["-raw", &url]);
+    for (function, file) in [
+        ("server::service::accept::{{closure}}", "/service.rs:"),
+        ("server::notary::keep_records::{{closure}}", "/notary.rs:"),
+        (LEAK, "/bell.rs:"),
+    ] {
+        let place = raw
+            .lines()
+            .find(|line| line.contains(&format!("{function} ")));
+        assert!(
+            place.is_some_and(|line| line.contains(file)),
+            "{function}: {place:?}"
+        );
+    }
+}
+
+/// One, and never another, whatever the others are at.
+#[test]
+fn goroutineleak_is_the_one_that_was_leaked() {
+    let example = Example::shared();
+    for _ in 0..20 {
+        let profile = example.profile("goroutineleak");
+        assert_eq!(profile.total("goroutineleak", ""), 1);
+        assert_eq!(profile.total("goroutineleak", LEAK), 1);
+    }
+    let top = report(&["-top", &example.url("goroutineleak")]);
+    expect_shares(&top, &[(LEAK, 100.0)]);
+}
+
+#[test]
+fn differences_have_only_what_came_since() {
+    let example = Example::shared();
+    for (kind, value) in [("block", "delay"), ("mutex", "delay")] {
+        let [since, whole] = [format!("{kind}?seconds=1"), kind.to_owned()]
+            .map(|target| example.profile(&target).total(value, ""));
+        assert!((1..whole).contains(&since), "{kind}: {since} of {whole}");
+    }
+    // Those that are still there are none that came.
+    let since = example.profile("goroutine?seconds=1");
+    assert_eq!(since.total("goroutine", "server::service::accept"), 0);
+    assert_eq!(since.total("goroutine", LEAK), 0);
+    let since = example.profile("goroutineleak?seconds=1");
+    assert_eq!(since.total("goroutineleak", ""), 0);
+}
+
+#[test]
+fn a_dump_says_what_each_is_at() {
+    let example = Example::shared();
+    let mut labelled = false;
+    let mut waits_for_lock = false;
+    // Some things are seen only now and then.
+    for _ in 0..50 {
+        let text = String::from_utf8(example.get("goroutine?debug=2")).expect("it is text");
+        let all = dump::parse(&text).unwrap_or_else(|error| panic!("{error} in:\n{text}"));
+        assert!(all.len() > 15, "{text}");
+        let of = |function: &str| -> Vec<&Goroutine> {
+            let is_in = |it: &&Goroutine| it.functions().contains(&function);
+            all.iter().filter(is_in).collect()
+        };
+        let leaks: Vec<_> = all.iter().filter(|it| it.is_leaked).collect();
+        assert!(
+            matches!(leaks[..], [leak] if leak.functions().contains(&LEAK)),
+            "{text}"
+        );
+        let [accepts] = of("server::service::accept::{{closure}}")[..] else {
+            panic!("{text}");
+        };
+        // Spawned, each of them, by a function that is named: the main thread's, or another task's.
+        for (spawned, by, parent) in [
+            (LEAK, "server::service::Service::spawn", 0),
+            (
+                "server::service::serve_connection::{{closure}}",
+                "server::service::accept::{{closure}}",
+                accepts.id,
+            ),
+        ] {
+            for it in of(spawned) {
+                let place = it.created_by.as_ref().expect("it says who");
+                assert_eq!((place.function.as_str(), it.parent), (by, parent), "{text}");
+                assert!(
+                    place.file.ends_with("/service.rs") && place.line > 0,
+                    "{text}"
+                );
+            }
+        }
+        waits_for_lock |= of(REGISTER).iter().any(|it| it.state == "sync.Mutex.Lock");
+        labelled |= of(REGISTER).iter().any(|it| it.labels == "route: put");
+        if labelled && waits_for_lock {
+            return;
+        }
+    }
+    panic!("labels: {labelled}, a task that waits for a lock: {waits_for_lock}");
+}
+
+#[test]
+fn the_index_counts_what_there_is() {
+    let example = Example::shared();
+    let page = String::from_utf8(example.get("")).expect("it is text");
+    let count = |kind: &str| -> u64 {
+        let link = format!("</td><td><a href=\"{kind}?debug=1\">");
+        let before = page.split(&link).next().unwrap_or_default();
+        let count = before.rsplit("<td>").next().map(str::parse);
+        count
+            .unwrap_or_else(|| panic!("{kind} in:\n{page}"))
+            .expect("a number")
+    };
+    let [block, mutex, goroutine] = ["block", "mutex", "goroutine"].map(count);
+    // The main thread, the server's, two talkers, four workers, one for the store, eight clients; three tasks.
+    assert!(block > 0 && mutex > 0 && goroutine >= 20, "{page}");
+    assert_eq!(count("goroutineleak"), 1, "{page}");
+    assert!(page.contains("goroutine?debug=2"), "{page}");
+}
+
+/// The routes are labels, on the threads that work for them and on the tasks that wait for them.
+#[test]
+fn labels_tell_the_routes_apart() {
+    let go = Captured::with_go();
+    for file in ["cpu.pb.gz", "allocs.pb.gz"] {
+        let tags = go.pprof(["-tags", file]).succeeded();
+        let tags = tags.text();
+        assert!(tags.contains(" route: Total "), "{file}: {tags}");
+        for route in ["put", "get", "search"] {
+            let is_there = tags
+                .lines()
+                .any(|line| line.ends_with(&format!(": {route}")));
+            assert!(is_there, "{file}, {route}: {tags}");
+        }
+        let focused = |route: &str| {
+            let focus = format!("-tagfocus=route={route}");
+            let all = [
+                "-top",
+                "-cum",
+                "-nodecount=1000",
+                "-nodefraction=0",
+                "-relative_percentages",
+                &focus,
+                file,
+            ];
+            go.pprof(all).succeeded().text().to_owned()
+        };
+        let (put, search) = (focused("put"), focused("search"));
+        expect_shares(&put, &[("server::document::pack", 20.0)]);
+        expect_shares(&search, &[("server::service::search", 20.0)]);
+        assert!(!put.contains("server::service::search"), "{put}");
+        assert!(!search.contains("server::document::pack"), "{search}");
+    }
+    let example = Example::shared();
+    let tags = report(&["-tags", &example.url("mutex")]);
+    assert!(tags.lines().any(|line| line.ends_with(": put")), "{tags}");
+    let put = report(&[
+        "-top",
+        "-relative_percentages",
+        "-tagfocus=route=put",
+        &example.url("block"),
+    ]);
+    expect_shares(&put, &[(REGISTER, 30.0)]);
+}
