@@ -5,9 +5,12 @@
 //! tables.
 
 pub mod alloc;
+pub mod locks;
 pub mod meter;
 pub mod signal;
 pub mod stacks;
+#[cfg(feature = "tasks")]
+pub mod tasks;
 
 use std::{env, process, thread};
 

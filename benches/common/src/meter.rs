@@ -8,6 +8,40 @@ pub fn thread_cpu_ms() -> f64 {
     clock_ms(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// The least CPU time of so many calls of `f`, in milliseconds.
+pub fn best_ms(rounds: usize, mut f: impl FnMut()) -> f64 {
+    let times = (0..rounds).map(|_| {
+        let begin = thread_cpu_ms();
+        f();
+        thread_cpu_ms() - begin
+    });
+    times.fold(f64::INFINITY, f64::min)
+}
+
+/// Calls `f` so many times; prints how many nanoseconds of CPU time each took in the best of some rounds.
+pub fn measure_ns(times: usize, mut f: impl FnMut()) {
+    const ROUNDS: usize = 20;
+    let times = times / ROUNDS;
+    let ms = best_ms(ROUNDS, || (0..times).for_each(|_| f()));
+    crate::print("ns", ms * 1e6 / times as f64);
+}
+
+/// CPU time of this process in milliseconds.
+#[must_use]
+pub fn process_cpu_ms() -> f64 {
+    clock_ms(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// How often threads of this process have waited.
+#[must_use]
+pub fn waits() -> i64 {
+    // SAFETY: all zeros is a value of the type.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: the pointer is to a local of the right type.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    usage.ru_nvcsw
+}
+
 /// CPU time of a thread of this process in milliseconds.
 #[must_use]
 pub fn cpu_ms_of(thread: i32) -> f64 {
