@@ -2,6 +2,7 @@
 
 cpu_peers=(pprof pprof-fp pprof-framehop rpprof)
 heap_peers=(jemalloc stoolap-jemalloc mimalloc-pprof pprof-alloc rpprof dhat)
+task_peers=(tokio-dump await-tree async-backtrace)
 missing=()
 
 # What sets the peers' sampling rates, where it is the environment.
@@ -17,10 +18,13 @@ need() {
     done
 }
 
-# build BUILD PACKAGE…: with unwind tables only, or with frame pointers (fp).
+# build BUILD PACKAGE…: with unwind tables only, with frame pointers (fp), or with what Tokio calls unstable.
 build() {
     local flags=
-    [ "$1" = tables ] || flags=-Cforce-frame-pointers=yes
+    case $1 in
+        fp) flags=-Cforce-frame-pointers=yes ;;
+        unstable) flags="--cfg tokio_unstable" ;;
+    esac
     RUSTFLAGS="${RUSTFLAGS-} $flags" cargo build --quiet --release --locked --target-dir "$target/$1" \
         "${@:2}" >"$work/build.log" 2>&1
 }
@@ -39,18 +43,32 @@ build_ours() {
 build_all() {
     local peer
     build_ours || return 1
-    for peer in pprof pprof-framehop rpprof jemalloc stoolap-jemalloc dhat; do
+    for peer in pprof pprof-framehop rpprof jemalloc stoolap-jemalloc dhat await-tree async-backtrace; do
         build tables -p "peer-$peer" || missing+=("$peer")
     done
     for peer in pprof-fp mimalloc-pprof pprof-alloc; do
         build fp -p "peer-$peer" || missing+=("$peer")
     done
+    build unstable -p peer-tokio-dump || missing+=(tokio-dump)
+    build_go || missing+=(go)
+}
+
+# With the Go that the tests use.
+build_go() {
+    [ ! "$(program go)" -nt "$root/benches/go/main.go" ] || return 0
+    { ensure_go_tools && run_go build -o "$target/go/peer-go" "$root/benches/go/main.go"; } >"$work/build.log" 2>&1
+    local status=$?
+    # As after building the tools.
+    rm -rf "$tools/go-home/cache"
+    return $status
 }
 
 # program NAME [BUILD]: its path. Peers that want frame pointers have them.
 program() {
     case $1 in
-        picoprof | plain) echo "$target/${2:-tables}/release/bench-$1" ;;
+        picoprof | interposed | plain) echo "$target/${2:-tables}/release/bench-$1" ;;
+        tokio-dump) echo "$target/unstable/release/peer-$1" ;;
+        go) echo "$target/go/peer-$1" ;;
         pprof-fp | mimalloc-pprof | pprof-alloc) echo "$target/fp/release/peer-$1" ;;
         *) echo "$target/tables/release/peer-$1" ;;
     esac
@@ -65,11 +83,14 @@ run_program() {
 }
 prefix=()
 
-# instructions PROGRAM MODE N: user instructions of the working thread in each of N rounds.
+# instructions PROGRAM MODE N: user instructions of the working thread in each of N rounds. What was counted once is known.
 instructions() {
-    local first second
-    first=$(callgrind "$1" "$2" "$3") && second=$(callgrind "$1" "$2" $((2 * $3))) || return 1
-    echo $(((second - first + $3 / 2) / $3))
+    local first second known=$work/instructions-${1//\//-}-$2-$3
+    if [ ! -e "$known" ]; then
+        first=$(callgrind "$1" "$2" "$3") && second=$(callgrind "$1" "$2" $((2 * $3))) || return 1
+        echo $(((second - first + $3 / 2) / $3)) >"$known"
+    fi
+    cat "$known"
 }
 
 # The whole of one run.
@@ -82,15 +103,45 @@ callgrind() {
         tail -n 5 "$work/log" >&2
         return 1
     }
-    # The working thread's own.
-    awk '/^totals:/ { print $2 }' "$out-02"
+    # The working thread's own; of contended locks there are two such threads.
+    local threads=("$out-02")
+    [[ $2 != lock && $2 != lock-off ]] || threads=("$out"-0[2-9])
+    awk '/^totals:/ { sum += $2 } END { print sum }' "${threads[@]}"
 }
 
-# over_plain PROGRAM MODE N [BUILD]: instructions beyond those of the plain program of the same build.
+# over_plain PROGRAM MODE N [BUILD [PLAIN-MODE]]: instructions beyond those of the plain program of the same build.
 over_plain() {
     local it plain
-    it=$(instructions "$1" "$2" "$3") && plain=$(instructions "$(program plain "${4:-tables}")" "$2" "$3") || return 1
+    it=$(instructions "$1" "$2" "$3") &&
+        plain=$(instructions "$(program plain "${4:-tables}")" "${5:-$2}" "$3") || return 1
     echo $((it - plain))
+}
+
+# event PROGRAM MODE [BUILD [PLAIN-MODE]]: instructions of an event beyond those of the plain program.
+event() {
+    local n=5000
+    # The server's thread is counted, too, and does this and that.
+    [[ $2 != lock* ]] || n=20000
+    over_plain "$1" "$2" $n "${3:-tables}" "${4:-$2}"
+}
+
+# clone_event PROGRAM [BUILD]: of the clone of a waker, without the poll.
+clone_event() {
+    local both poll
+    both=$(event "$1" clone "${2:-tables}") && poll=$(event "$1" poll "${2:-tables}") || return 1
+    echo $((both - poll))
+}
+
+# event_ns PROGRAM MODE [BUILD [PLAIN-MODE]]: nanoseconds beyond those of the plain program.
+event_ns() {
+    local it plain
+    it=$(nanoseconds "$1" "$2") && plain=$(nanoseconds "$(program plain "${3:-tables}")" "${4:-$2}") || return 1
+    calculate "$it - $plain"
+}
+
+# nanoseconds PROGRAM MODE: of each event.
+nanoseconds() {
+    repeat 3 "$1" "$2" 200000 && best "$out" ns
 }
 
 # cold PROGRAM [BUILD]: instructions of a sample whose stack is new.

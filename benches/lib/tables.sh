@@ -40,27 +40,54 @@ check() {
     }
     repeat 3 "$it" memory &&
         budget "resident memory, server and profilers" "$(worst "$out" sampling_mb)" 3 MB
+    check_tasks_and_locks
     [ $passed_budgets -eq 0 ] && return
     echo "$passed_budgets budgets were passed, or not measured"
     return 1
 }
 
+check_tasks_and_locks() {
+    local it fp
+    it=$(program picoprof)
+    repeat 2 "$it" tasks-addresses 100000 &&
+        budget "100,000 tasks, addresses only" "$(best "$out" profile_ms)" 50 ms
+    repeat 1 "$it" tasks 100000 && {
+        budget "100,000 tasks with symbols, warm" "$(best "$out" profile_ms)" 50 ms
+        budget "tasks that its text misses" $((100000 - $(value "$out" tasks | cut -d. -f1))) 0 tasks
+    }
+    budget "resident memory of a task" "$(($(task_memory picoprof) - $(task_memory plain)))" 160 bytes
+    it=$(program interposed)
+    fp=$(program interposed fp)
+    # It would be more by a clone if the leaf could not keep its waker.
+    budget "a task's poll" "$(event "$it" poll)" 350 instructions
+    budget "a task's poll and the wake before it" "$(event "$it" wake)" 1700 instructions
+    budget "a waker's clone, tables" "$(clone_event "$it")" 750 instructions
+    budget "a waker's clone, fp" "$(clone_event "$fp" fp)" 750 instructions
+    budget "a contended lock, off" "$(event "$it" lock-off tables lock)" 150 instructions
+    budget "a contended lock, tables" "$(event "$it" lock)" 2600 instructions
+    budget "a contended lock, fp" "$(event "$fp" lock fp)" 2600 instructions
+    budget "a free lock" "$(over_plain "$it" lock-free 50000)" 0 instructions
+    budget "labels set" "$(instructions "$it" labels 5000)" 500 instructions
+}
+
 # What is counted is what it should be.
 samples_are_right() {
-    local build
+    local build it
     for build in tables fp; do
-        says $build sample-check "stacks 1 samples 100 frames 32" &&
-            says $build sampled-check "objects 1000 frames (28|29)" || return 1
+        it=$(program picoprof $build)
+        says "stacks 1 samples 100 frames 32" "$it" sample-check &&
+            says "objects 1000 frames (28|29)" "$it" sampled-check &&
+            says "ns [0-9.]+ block (99|100) mutex (99|100)" "$(program interposed $build)" lock-check 20000 || return 1
     done
 }
 
-# says BUILD MODE TEXT
+# says TEXT PROGRAM MODE [N]
 says() {
     local said
-    repeat 1 "$(program picoprof "$1")" "$2" || return 1
+    repeat 1 "${@:2}" || return 1
     said=$(sed 's/\.000$//' "$out" | paste -sd' ')
-    [[ $said =~ ^$3$ ]] || {
-        echo "$2 ($1) says \"$said\", not \"$3\""
+    [[ $said =~ ^$1$ ]] || {
+        echo "${*:2} says \"$said\", not \"$1\""
         return 1
     }
 }
@@ -95,6 +122,10 @@ tables() {
     heap_table
     echo
     memory_table
+    echo
+    task_table
+    echo
+    event_table
     if [ ${#missing[@]} -gt 0 ]; then
         echo
         echo "Could not be built here: ${missing[*]}."
@@ -172,6 +203,83 @@ memory_table() {
     done
 }
 
+task_table() {
+    local peer it plain
+    head_row "100,000 tasks, 4 async functions deep" "profile, ms" "us a task" "as text, us a task" "memory a task, bytes"
+    plain=$(task_memory plain)
+    it=$(program picoprof)
+    repeat 1 "$it" tasks-addresses 100000
+    row "**picoprof**, addresses only, no heap" "**$(whole profile)**" "**$(each 100000 profile)**" "" ""
+    repeat 1 "$it" tasks 100000
+    row "**picoprof**, with symbols" "**$(whole profile)**" "**$(each 100000 profile)**" "$(each 100000 text)" \
+        "**$(($(task_memory picoprof) - plain))**"
+    for peer in "${task_peers[@]}"; do
+        is_missing "$peer" && continue
+        repeat 1 "$(program "$peer")" tasks 100000
+        row "$(title "$peer")" "$(whole profile)" "$(each 100000 profile)" "$(each 100000 text)" \
+            "$(($(task_memory "$peer") - plain))"
+    done
+    is_missing go && return
+    repeat 1 "$(program go)" tasks 100000
+    peer=("$(whole profile)" "$(each 100000 profile)")
+    repeat 1 "$(program go)" text 10000
+    row "$(title go)" "${peer[@]}" "$(each 10000 text)" ""
+}
+
+# task_memory NAME: resident bytes of a task, with the task itself.
+task_memory() {
+    repeat 1 "$(program "$1")" task-memory 100000 && value "$out" bytes_per_task | cut -d. -f1
+}
+
+# whole profile|text: milliseconds, if the peer has it.
+whole() {
+    local ms
+    ms=$(best "$out" "$1_ms")
+    [ -z "$ms" ] || calculate "$ms"
+}
+
+# each TASKS profile|text: microseconds a task.
+each() {
+    local ms
+    ms=$(best "$out" "$2_ms")
+    [ -z "$ms" ] || calculate "$ms * 1000 / $1"
+}
+
+event_table() {
+    local peer it build
+    head_row "Added, ns (instructions)" "a poll" "a poll and its wake" "a waker's clone" "a contended lock, off" "on" \
+        "a free lock" "labels set"
+    for build in tables fp; do
+        it=$(program interposed $build)
+        row "**picoprof**, $(named $build)" \
+            "**$(event_ns "$it" poll $build)** ($(event "$it" poll $build))" \
+            "**$(event_ns "$it" wake $build)** ($(event "$it" wake $build))" \
+            "**$(clone_event_ns "$it" $build)** ($(clone_event "$it" $build))" \
+            "**$(event_ns "$it" lock-off $build lock)** ($(event "$it" lock-off $build lock))" \
+            "**$(event_ns "$it" lock $build)** ($(event "$it" lock $build))" \
+            "($(over_plain "$it" lock-free 50000 $build))" \
+            "**$(calculate "$(nanoseconds "$it" labels)")** ($(instructions "$it" labels 5000))"
+    done
+    for peer in "${task_peers[@]}"; do
+        is_missing "$peer" && continue
+        it=$(program "$peer")
+        row "$(title "$peer")" "$(event_ns "$it" poll) ($(event "$it" poll))" \
+            "$(event_ns "$it" wake) ($(event "$it" wake))" "" "" "" "" ""
+    done
+    is_missing go && return
+    it=$(program go)
+    repeat 3 "$it" lock 200000
+    peer=$(calculate "$(best "$out" on_ns) - $(best "$out" plain_ns)")
+    row "$(title go)" "" "" "" "" "$peer" "" "$(calculate "$(nanoseconds "$it" labels)")"
+}
+
+# clone_event_ns PROGRAM [BUILD]: of the clone of a waker, without the poll.
+clone_event_ns() {
+    local both poll
+    both=$(event_ns "$1" clone "$2") && poll=$(event_ns "$1" poll "$2") || return 1
+    calculate "$both - $poll"
+}
+
 named() {
     case $1 in
         tables) echo "unwind tables" ;;
@@ -185,6 +293,8 @@ title() {
         pprof-fp) echo "pprof-rs, frame-pointer" ;;
         pprof-framehop) echo "pprof-rs, framehop" ;;
         jemalloc) echo "jemalloc, prof:true" ;;
+        tokio-dump) echo "Tokio's task dump" ;;
+        go) echo "Go $go_version" ;;
         *) echo "$1" ;;
     esac
 }
@@ -197,7 +307,7 @@ cpu_model() {
 versions() {
     awk -F'"' '
         $1 == "name = " { name = $2 }
-        $1 == "version = " && name ~ /^(pprof|rpprof|tikv-jemallocator|stoolap-jemalloc|mimalloc-pprof|pprof-alloc|dhat)$/ {
+        $1 == "version = " && name ~ /^(pprof|rpprof|tikv-jemallocator|stoolap-jemalloc|mimalloc-pprof|pprof-alloc|dhat|tokio|await-tree|async-backtrace)$/ {
             text = text (text ? ", " : "") name " " $2
         }
         END { print text }' Cargo.lock

@@ -6,7 +6,7 @@ use bench::{meter, print, stacks};
 use flate2::{Compression, write::GzEncoder};
 use picoprof_tests::{http, profile};
 
-use crate::sample;
+use super::sample;
 
 /// The first profile of the process, whose symbols nobody has looked up before, and then some more.
 pub(crate) fn measure() {

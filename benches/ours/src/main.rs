@@ -1,16 +1,20 @@
 //! picoprof.
 
 mod addresses;
+mod contention;
 mod endpoint;
 mod memory;
 mod sample;
+mod tasks;
 
-use bench::{alloc, unknown_mode};
+use core::hint::black_box;
+
+use bench::{alloc, meter, unknown_mode};
 
 #[global_allocator]
 static ALLOCATOR: picoprof_std::Allocator = picoprof_std::Allocator::system();
 
-fn main() {
+pub(crate) fn main() {
     bench::run(work);
 }
 
@@ -32,6 +36,16 @@ fn work(mode: &str, n: usize) {
             alloc::run("pair", 1000);
             endpoint::check_heap();
         }
+        "tasks" => tasks::endpoint(n),
+        "tasks-addresses" => addresses::measure_tasks(n),
+        "task-memory" => tasks::memory(n),
+        "poll" | "wake" | "clone" => tasks::poll(mode, n),
+        "labels" => meter::measure_ns(n, || {
+            picoprof_std::with_labels([("tenant", "a")], || black_box(()));
+        }),
+        "lock" | "lock-free" => contention::measure(mode, n),
+        "lock-off" => contention::measure_off(n),
+        "lock-check" => contention::check(n),
         _ if alloc::run(mode, n) => {}
         _ => unknown_mode(),
     }

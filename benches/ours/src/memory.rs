@@ -3,7 +3,7 @@
 use bench::{meter, print};
 use picoprof_tests::http;
 
-use crate::sample;
+use super::sample;
 
 /// Resident memory that comes with the server and the first CPU profile; allocations are sampled all the time.
 pub(crate) fn measure() {
