@@ -67,6 +67,18 @@ fn threadcreate_says_why_it_is_empty() {
     let _ = go.pprof(["-top", &url]).succeeded();
 }
 
+/// The same for who waits, which the macro shows as well.
+#[test]
+fn block_and_mutex_say_why_they_are_empty() {
+    let (_server, address) = serve();
+    for target in ["block", "mutex"] {
+        let profile = profile(address, target);
+        let comments = comments(&profile);
+        let remedy = comments.iter().any(|comment| comment.contains(REMEDY));
+        assert!(remedy, "{target}: {comments:?}");
+    }
+}
+
 /// The same for what `#[global_allocator]` would fill.
 #[test]
 fn heap_says_why_it_is_empty() {
