@@ -12,8 +12,8 @@ use core::ffi::{c_int, c_long};
 
 use crate::contention;
 
-/// Makes the system call `number` with the arguments that follow, as libc's `syscall` does; futex(2) through
-/// [`futex`].
+/// Makes the system call `number` with the arguments that follow, as libc's `syscall` does; futex(2) with
+/// a look at who waits and who wakes.
 ///
 /// # Safety
 ///
@@ -46,8 +46,8 @@ pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
     )
 }
 
-/// Makes the system call `number` with the arguments that follow, as libc's `syscall` does; futex(2) through
-/// [`futex`].
+/// Makes the system call `number` with the arguments that follow, as libc's `syscall` does; futex(2) with
+/// a look at who waits and who wakes.
 ///
 /// # Safety
 ///
