@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod embassy;
 mod executors;
 mod leaks;
 mod seen;
