@@ -157,12 +157,14 @@ impl Target for Host {
 
     fn drop_frames(&self, kind: Kind) -> &'static str {
         match kind {
-            // The shims between an allocation and this crate; pprof drops what they call with them.
+            // The shims between an allocation and this crate, and how a container asks for memory: the leaf is the
+            // container, as Go's heap profiles end before the runtime. pprof drops what these call with them.
             Kind::Heap | Kind::Allocs => {
                 concat!(
                     r".*picoprof_std::allocator::.*|.*picoprof::profile::heap::allocator::.*|",
                     r".*__rust_alloc|.*__rust_alloc_zeroed|.*__rust_realloc|",
-                    r".*__rg_alloc|.*__rg_alloc_zeroed|.*__rg_realloc",
+                    r".*__rg_alloc|.*__rg_alloc_zeroed|.*__rg_realloc|",
+                    r"<?alloc::(alloc|raw_vec)::.*",
                 )
             }
             _ => "",

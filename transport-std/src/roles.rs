@@ -196,6 +196,8 @@ type Patterns = &'static [(&'static str, Wait)];
 const LIBRARIES: &[(&str, Patterns)] = &[
     ("alloc", &[]),
     ("core", &[]),
+    // A task that polls another one waits for it: its waker was kept there.
+    ("picoprof", &[("profile::task::state::*", Wait::Join)]),
     (
         "std",
         &[
