@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
                 String::new()
             }
             "deaf" => {
-                spawn("deaf", hears_nothing);
+                spawn_after(block_signals, "deaf", hears_nothing);
                 String::new()
             }
             "work" => {
@@ -69,9 +69,15 @@ fn main() -> io::Result<()> {
 
 /// A thread that has begun.
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) {
+    spawn_after(|| (), name, f);
+}
+
+/// A thread that has done `first`.
+fn spawn_after(first: fn(), name: &str, f: impl FnOnce() + Send + 'static) {
     let begun = Arc::new(Barrier::new(2));
     let others = Arc::clone(&begun);
     let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        first();
         others.wait();
         f();
     });
@@ -181,14 +187,17 @@ fn in_crowd() {
 
 #[inline(never)]
 fn hears_nothing() {
+    thread::sleep(Duration::from_hours(1));
+    black_box(4);
+}
+
+fn block_signals() {
     // SAFETY: all zeros is a value of the type.
     let mut all: libc::sigset_t = unsafe { core::mem::zeroed() };
     // SAFETY: the pointer is to a local.
     unsafe { libc::sigfillset(&raw mut all) };
     // SAFETY: the pointer is to a local; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut()) };
-    thread::sleep(Duration::from_hours(1));
-    black_box(4);
 }
 
 static IS_WORKING: AtomicBool = AtomicBool::new(false);
