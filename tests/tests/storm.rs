@@ -2,15 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
-use picoprof_tests::http::Client;
+use picoprof_tests::http::{self, Client};
 use picoprof_tests::process::{command, run};
 use picoprof_tests::profile::Stack;
-use picoprof_tests::subject::{Subject, finish};
+use picoprof_tests::subject::{Subject, finish, profile_in};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
@@ -128,7 +130,19 @@ fn a_forked_child_lives() {
     subject.ask("heap 512");
     subject.ask("storm");
     let profile = sampling(&mut subject, 15);
+    let address = subject.address();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    // Threads that are forked from under answer for themselves.
+    let asker = thread::spawn(move || {
+        while !ends.load(Ordering::SeqCst) {
+            let response = http::get(address, "/debug/pprof/goroutine").expect("it answers");
+            let _ = profile_in("goroutine", &response);
+        }
+    });
     assert_eq!(subject.ask("forks 50"), "50");
+    is_over.store(true, Ordering::SeqCst);
+    asker.join().expect("it does not panic");
     assert_eq!(subject.ask("calm"), "8");
     let _ = finish(profile);
     subject.profile("profile?seconds=1");

@@ -133,6 +133,32 @@ fn a_thread_that_keeps_signals_away_is_listed_without_its_stack() {
 }
 
 #[test]
+fn a_thread_that_does_not_answer_is_not_waited_for() {
+    let _alone = alone();
+    let mut subject = waiter();
+    // The names of what there is otherwise.
+    let _ = whole(&mut subject);
+    subject.ask("stick");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        let stacks = subject.profile("goroutine").stacks();
+        assert_eq!(threads_in(&stacks, "waiter::sticks"), 0, "{stacks:#?}");
+        assert!(threads_in(&stacks, "picoprof._StackUnavailable") > 0);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        begun.elapsed()
+    );
+    // Its late answers hurt nobody, and then it's there.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let stacks = whole(&mut subject);
+    assert_eq!(threads_in(&stacks, "waiter::sticks"), 1, "{stacks:#?}");
+    assert_eq!(threads_in(&stacks, "waiter::main"), 1, "{stacks:#?}");
+    subject.end();
+}
+
+#[test]
 fn a_thousand_threads_are_all_there() {
     let _alone = alone();
     let mut subject = waiter();

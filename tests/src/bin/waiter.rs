@@ -3,9 +3,11 @@
 //! * `wait`: a thread more in each of the functions below; how many.
 //! * `crowd COUNT`: so many threads that sleep.
 //! * `deaf`: a thread that keeps every signal away.
+//! * `stick`: a thread that the kernel does not let run for two seconds, nor handle a signal.
 //! * `work`: threads that wait briefly, over and over. `rest`: ends them; how often they waited, and how many of these
 //!   waits ended otherwise than they should.
 
+use core::ffi::{c_int, c_void};
 use core::hint::{black_box, spin_loop};
 use core::net::Ipv4Addr;
 use core::ptr;
@@ -37,6 +39,11 @@ fn main() -> io::Result<()> {
             }
             "deaf" => {
                 spawn_after(block_signals, "deaf", hears_nothing);
+                String::new()
+            }
+            "stick" => {
+                spawn("stuck", sticks);
+                thread::sleep(Duration::from_millis(20));
                 String::new()
             }
             "work" => {
@@ -198,6 +205,25 @@ fn block_signals() {
     unsafe { libc::sigfillset(&raw mut all) };
     // SAFETY: the pointer is to a local; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut()) };
+}
+
+/// A thread that waits for a child which has its memory, as in vfork(2), is not interrupted.
+#[inline(never)]
+fn sticks() {
+    extern "C" fn sleeps(_: *mut c_void) -> c_int {
+        // SAFETY: it has no conditions.
+        unsafe { libc::sleep(2) };
+        0
+    }
+    let mut stack = vec![0_u128; 4096];
+    let top = stack.as_mut_ptr_range().end.cast::<c_void>();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child has a stack of its own, which is there until it has ended: this thread waits for that.
+    let child = unsafe { libc::clone(sleeps, top, flags, ptr::null_mut()) };
+    assert!(child > 0);
+    loop {
+        thread::park();
+    }
 }
 
 static IS_WORKING: AtomicBool = AtomicBool::new(false);
