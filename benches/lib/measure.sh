@@ -97,7 +97,8 @@ instructions() {
 callgrind() {
     local out=$work/callgrind
     rm -f "$out"*
-    local prefix=(valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file="$out")
+    # Scheduled fairly, or two threads that wait for each other do so now and then in another way.
+    local prefix=(valgrind --tool=callgrind --fair-sched=try --separate-threads=yes --callgrind-out-file="$out")
     run_program "$@" >"$work/log" 2>&1 || {
         echo "$* failed under valgrind:" >&2
         tail -n 5 "$work/log" >&2
