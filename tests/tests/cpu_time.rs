@@ -38,7 +38,7 @@ fn reported(subject: &mut Subject, hz: u32, seconds: u32, order: &str) -> f64 {
     let burnt = |stack: &Stack| {
         stack.has_frame("burner::burn")
             // A thread that ended before a sample was taken of it.
-            || stack.frames.first().is_some_and(|leaf| leaf.ends_with("interposed::run"))
+            || stack.frames.first().is_some_and(|leaf| leaf.ends_with("interposed::threads::run"))
     };
     let stacks = profile.stacks().into_iter().filter(burnt);
     let reported: i64 = stacks
