@@ -85,12 +85,25 @@ prefix=()
 
 # instructions PROGRAM MODE N: user instructions of the working thread in each of N rounds. What was counted once is known.
 instructions() {
-    local first second known=$work/instructions-${1//\//-}-$2-$3
+    local known=$work/instructions-${1//\//-}-$2-$3 times=1
+    # Now and then two threads that wait for each other do so in another way: of three, the middle.
+    [[ $2 != lock && $2 != lock-off ]] || times=3
     if [ ! -e "$known" ]; then
-        first=$(callgrind "$1" "$2" "$3") && second=$(callgrind "$1" "$2" $((2 * $3))) || return 1
-        echo $(((second - first + $3 / 2) / $3)) >"$known"
+        while [ $times -gt 0 ]; do
+            difference "$@" >>"$work/differences" || return 1
+            times=$((times - 1))
+        done
+        sort -n "$work/differences" | head -n 2 | tail -n 1 >"$known"
+        rm "$work/differences"
     fi
     cat "$known"
+}
+
+# difference PROGRAM MODE N: of two runs, for each of N rounds.
+difference() {
+    local first second
+    first=$(callgrind "$1" "$2" "$3") && second=$(callgrind "$1" "$2" $((2 * $3))) || return 1
+    echo $(((second - first + $3 / 2) / $3))
 }
 
 # The whole of one run.
@@ -122,7 +135,7 @@ over_plain() {
 event() {
     local n=5000
     # The server's thread is counted, too, and does this and that.
-    [[ $2 != lock* ]] || n=20000
+    [[ $2 != lock* ]] || n=10000
     over_plain "$1" "$2" $n "${3:-tables}" "${4:-$2}"
 }
 
