@@ -198,6 +198,7 @@ const LIBRARIES: &[(&str, Patterns)] = &[
     ("core", &[]),
     // A task that polls another one waits for it: its waker was kept there.
     ("picoprof", &[("profile::task::state::*", Wait::Join)]),
+    ("picoprof_std", &[]),
     (
         "std",
         &[
@@ -723,6 +724,15 @@ mod tests {
                 Role::Library,
             ),
             ("std::thread::sleep", Role::Waits(Wait::Sleep)),
+            (
+                "picoprof::profile::task::state::State::keep_waker",
+                Role::Waits(Wait::Join),
+            ),
+            (
+                "picoprof_std::tracer::task<a::b::{async_block_env#0}>",
+                Role::Library,
+            ),
+            ("picoprof_example::work", Role::Program),
             (
                 "std::sys::backtrace::__rust_begin_short_backtrace",
                 Role::Library,
