@@ -14,6 +14,8 @@ thread_local! {
     /// Constant at first and without a destructor, so that an access is an instruction or two and works at any time of
     /// a thread's life.
     static CURRENT: Cell<Context> = const { Cell::new(Context::EMPTY) };
+    /// Since when it waits for others, in nanoseconds, as far as that is seen; 0 if it doesn't.
+    static WAITS_SINCE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Whether a signal handler may read it.
@@ -97,6 +99,27 @@ pub(crate) fn labels_in_handler() -> LabelSetId {
 #[inline]
 pub(crate) fn is_static() -> bool {
     IS_STATIC.load(Ordering::Relaxed)
+}
+
+/// Notes that the calling thread waits since `start`, in nanoseconds, while `f` runs.
+#[inline(always)]
+pub(crate) fn while_waiting<R>(start: u64, f: impl FnOnce() -> R) -> R {
+    let before = WAITS_SINCE.replace(start);
+    compiler_fence(Ordering::SeqCst);
+    let result = f();
+    compiler_fence(Ordering::SeqCst);
+    WAITS_SINCE.set(before);
+    result
+}
+
+/// Since when the thread waits that a signal handler interrupted, in nanoseconds; 0 if that's not known.
+#[inline]
+pub(crate) fn waits_since_in_handler() -> u64 {
+    if IS_STATIC.load(Ordering::Relaxed) {
+        WAITS_SINCE.get()
+    } else {
+        0
+    }
 }
 
 /// To be called before the first handler runs, in ordinary context.

@@ -84,7 +84,7 @@ pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
     } else {
         None
     };
-    let result = call();
+    let result = current::while_waiting(start, call);
     if let Some(waiter) = waiter {
         WAITERS.leave(waiter);
     }

@@ -217,6 +217,7 @@ unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], registers: Registers, link: Option<
     Answer {
         stack: tables::stacks().intern(pcs, stack::marker(end)),
         labels: current::labels_in_handler(),
+        waits_since: current::waits_since_in_handler(),
         is_cut: stack == Stack::NONE,
     }
 }

@@ -22,7 +22,7 @@ use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::StackId;
 
 use self::questions::Question;
-use crate::{cpu, current, stack, stack_bounds, unwind};
+use crate::{clock, cpu, current, stack, stack_bounds, unwind};
 
 pub(crate) use self::kernel::ids;
 pub(crate) use self::questions::{Answer, answer, forget_after_fork, is_ours};
@@ -160,6 +160,10 @@ impl Asked {
         if let Some(answer) = self.question.as_ref().and_then(Question::answer) {
             self.thread.stack = answer.stack;
             self.thread.labels = answer.labels;
+            if answer.waits_since != 0 {
+                let since = picoprof::Instant::from_nanos(answer.waits_since);
+                self.thread.waiting = clock::now().since(since);
+            }
             self.is_cut = answer.is_cut;
             self.has_told = true;
             self.question = None;
@@ -275,6 +279,26 @@ mod tests {
         assert_is_in(told[0], "waits_for_the_test");
         drop(end);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn how_long_a_thread_waits_is_known_where_that_is_seen() {
+        current::look_where_it_is();
+        let start = clock::now().as_nanos();
+        let (end, ends) = mpsc::channel::<()>();
+        let begun = Arc::new(Barrier::new(2));
+        let others = Arc::clone(&begun);
+        let thread = thread::Builder::new().name("seen".into()).spawn(move || {
+            current::while_waiting(start, || waits_for_the_test(&others, &ends));
+        });
+        begun.wait();
+        thread::sleep(Duration::from_millis(5));
+        let all = take();
+        let seen = all.iter().find(|it| text(it) == "seen").unwrap();
+        assert!(seen.waiting >= Duration::from_millis(5), "{seen:?}");
+        assert_eq!(all[0].waiting, Duration::ZERO);
+        drop(end);
+        thread.unwrap().join().unwrap();
     }
 
     #[test]

@@ -50,6 +50,8 @@ static PCS: [Exclusive<[usize; MAX_DEPTH]>; PLACES] =
 pub(crate) struct Answer {
     pub(crate) stack: StackId,
     pub(crate) labels: LabelSetId,
+    /// Since when it waits for others, in nanoseconds; 0 if that's not known.
+    pub(crate) waits_since: u64,
     /// It was on no stack that is known, so that only the first frame is there.
     pub(crate) is_cut: bool,
 }
@@ -58,6 +60,7 @@ pub(crate) struct Answer {
 struct Written {
     stack: AtomicU32,
     labels: AtomicU32,
+    waits_since: AtomicU64,
     is_cut: AtomicBool,
 }
 
@@ -66,6 +69,7 @@ impl Written {
         Self {
             stack: AtomicU32::new(0),
             labels: AtomicU32::new(0),
+            waits_since: AtomicU64::new(0),
             is_cut: AtomicBool::new(false),
         }
     }
@@ -74,6 +78,8 @@ impl Written {
         self.stack.store(answer.stack.to_bits(), Ordering::Relaxed);
         self.labels
             .store(answer.labels.to_bits(), Ordering::Relaxed);
+        self.waits_since
+            .store(answer.waits_since, Ordering::Relaxed);
         self.is_cut.store(answer.is_cut, Ordering::Relaxed);
     }
 
@@ -81,6 +87,7 @@ impl Written {
         Answer {
             stack: StackId::from_bits(self.stack.load(Ordering::Relaxed)),
             labels: LabelSetId::from_bits(self.labels.load(Ordering::Relaxed)),
+            waits_since: self.waits_since.load(Ordering::Relaxed),
             is_cut: self.is_cut.load(Ordering::Relaxed),
         }
     }
@@ -176,6 +183,7 @@ pub(crate) fn answer(value: usize, tell: impl FnOnce(&mut [usize; MAX_DEPTH]) ->
     let told = pcs.try_with(tell).unwrap_or(Answer {
         stack: StackId::EMPTY,
         labels: LabelSetId::EMPTY,
+        waits_since: 0,
         is_cut: false,
     });
     written.store(told);
@@ -205,6 +213,7 @@ mod tests {
     const TOLD: Answer = Answer {
         stack: StackId::from_bits(7),
         labels: LabelSetId::from_bits(9),
+        waits_since: 11,
         is_cut: true,
     };
 
