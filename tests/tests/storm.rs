@@ -239,7 +239,16 @@ fn the_handler_needs_little_of_the_stack_for_signals() {
     let mut used = Vec::new();
     for bytes in [64 << 10, 16 << 10, 8 << 10] {
         let profile = sampling(&mut subject, 1);
+        let address = subject.address();
+        let asker = thread::spawn(move || {
+            for _ in 0..10 {
+                let response = http::get(address, "/debug/pprof/goroutine").expect("it answers");
+                let _ = profile_in("goroutine", &response);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
         let [most] = subject.numbers(format!("signal-stack {bytes}"));
+        asker.join().expect("it does not panic");
         let _ = finish(profile);
         used.push(most);
         if cfg!(debug_assertions) {
