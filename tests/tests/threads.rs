@@ -146,12 +146,12 @@ fn a_thread_that_does_not_answer_is_not_waited_for() {
         assert!(threads_in(&stacks, "picoprof._StackUnavailable") > 0);
     }
     assert!(
-        begun.elapsed() < Duration::from_millis(1_500),
+        begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );
     // Its late answers hurt nobody, and then it's there.
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(6_500));
     let stacks = whole(&mut subject);
     assert_eq!(threads_in(&stacks, "waiter::sticks"), 1, "{stacks:#?}");
     assert_eq!(threads_in(&stacks, "waiter::main"), 1, "{stacks:#?}");

@@ -137,10 +137,10 @@ const WAIT: Duration = Duration::from_millis(30);
 
 /// Has one function wait for another.
 fn meet(waits: impl FnOnce() + Send, releases: impl FnOnce() + Send) {
+    let begun = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(waits);
-        // Not by what is looked at.
-        thread::sleep(WAIT);
+        scope.spawn(|| begins(&begun, waits));
+        wait_after(&begun);
         releases();
     });
 }
@@ -148,11 +148,25 @@ fn meet(waits: impl FnOnce() + Send, releases: impl FnOnce() + Send) {
 /// Locks, has `waits` wait for it, unlocks.
 fn meet_at<G>(lock: impl FnOnce() -> G, waits: impl FnOnce() + Send, releases: fn(G)) {
     let guard = lock();
+    let begun = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(waits);
-        thread::sleep(WAIT);
+        scope.spawn(|| begins(&begun, waits));
+        wait_after(&begun);
         releases(guard);
     });
+}
+
+fn begins(begun: &AtomicBool, work: impl FnOnce()) {
+    begun.store(true, Ordering::SeqCst);
+    work();
+}
+
+/// A while after a thread has begun, which may take its time on a busy machine. Not by what is looked at.
+fn wait_after(begun: &AtomicBool) {
+    while !begun.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(WAIT);
 }
 
 /// A function of its own, which is to be on the stack.

@@ -3,7 +3,7 @@
 //! * `wait`: a thread more in each of the functions below; how many.
 //! * `crowd COUNT`: so many threads that sleep.
 //! * `deaf`: a thread that keeps every signal away.
-//! * `stick`: a thread that the kernel does not let run for two seconds, nor handle a signal.
+//! * `stick`: a thread that the kernel does not let run for six seconds, nor handle a signal.
 //! * `work`: threads that wait briefly, over and over. `rest`: ends them; how often they waited, and how many of these
 //!   waits ended otherwise than they should.
 
@@ -212,7 +212,7 @@ fn block_signals() {
 fn sticks() {
     extern "C" fn sleeps(_: *mut c_void) -> c_int {
         // SAFETY: it has no conditions.
-        unsafe { libc::sleep(2) };
+        unsafe { libc::sleep(6) };
         0
     }
     let mut stack = vec![0_u128; 4096];

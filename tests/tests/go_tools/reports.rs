@@ -68,8 +68,8 @@ fn heap_profiles_end_where_the_program_allocates() {
             "__rust_realloc",
             "HeapSampler",
             "picoprof_std::allocator",
-            "alloc::alloc::",
-            "alloc::raw_vec::",
+            "%  alloc::alloc::",
+            "%  alloc::raw_vec::",
         ] {
             assert!(!top.contains(own), "{own} in:\n{top}");
         }
