@@ -132,7 +132,9 @@ impl<'a> Stacks<'a> {
             (None, None) => StackId::EMPTY,
         };
         memo.len = shared;
-        for &pc in pcs.iter().rev().skip(shared) {
+        // Most often none. Not by `skip`: with that the table's sizes are looked at even so.
+        let others = pcs.len().saturating_sub(shared);
+        for &pc in pcs.get(..others).unwrap_or_default().iter().rev() {
             call = self.call_from(call, pc)?;
             memo.push(pc, call);
         }

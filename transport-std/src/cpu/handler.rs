@@ -168,26 +168,26 @@ extern "C" fn on_sigprof(signal: c_int, info: *mut libc::siginfo_t, context: *mu
     };
     // SAFETY: the kernel gives a valid `ucontext_t`, which nobody else reads or writes now.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-    let (registers, link) = registers(context);
     match wanted {
         Wanted::Sample(slot, weight) => {
-            // SAFETY: the registers come from the signal's context.
-            let sample = |work: &mut Work| unsafe { record(work, registers, link, weight) };
+            // SAFETY: it is the signal's context.
+            let sample = |work: &mut Work| unsafe { record(work, context, weight) };
             if slot.with_work(sample).is_none() {
                 SIGNALS_LOST.fetch_add(weight, Ordering::Relaxed);
             }
         }
         Wanted::Answer(ticket) => {
-            // SAFETY: the registers come from the signal's context.
-            threads::answer(ticket, |pcs| unsafe { tell(pcs, registers, link) });
+            // SAFETY: it is the signal's context.
+            threads::answer(ticket, |pcs| unsafe { tell(pcs, context) });
         }
     }
 }
 
 /// # Safety
 ///
-/// The registers are those of the code that the calling handler interrupted.
-unsafe fn record(work: &mut Work, registers: Registers, link: Option<usize>, weight: u64) {
+/// The context is that of the code that the calling handler interrupted.
+unsafe fn record(work: &mut Work, context: &libc::ucontext_t, weight: u64) {
+    let (registers, link) = registers(context);
     if !work.stack.contains(registers.sp) {
         work.stack = Stack::of_handler(registers.sp);
         if work.stack == Stack::NONE {
@@ -208,7 +208,8 @@ unsafe fn record(work: &mut Work, registers: Registers, link: Option<usize>, wei
 /// # Safety
 ///
 /// As for [`record`].
-unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], registers: Registers, link: Option<usize>) -> Answer {
+unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], context: &libc::ucontext_t) -> Answer {
+    let (registers, link) = registers(context);
     let stack = Stack::of_handler(registers.sp);
     // SAFETY: the interrupted code's stack pointer, as the caller says.
     let bounds = unsafe { stack.above(registers.sp) };

@@ -84,8 +84,10 @@ impl Drop for Taken {
 /// May run in a signal handler.
 pub(super) fn at(address: usize) -> Option<&'static Slot> {
     let offset = address.checked_sub(SLOTS.as_ptr().addr())?;
-    let is_start = offset.is_multiple_of(size_of::<Slot>());
-    SLOTS.get(offset / size_of::<Slot>()).filter(|_| is_start)
+    if !offset.is_multiple_of(size_of::<Slot>()) {
+        return None;
+    }
+    SLOTS.get(offset / size_of::<Slot>())
 }
 
 impl Work {

@@ -57,12 +57,13 @@ impl Words {
     #[inline]
     pub(super) const fn rising(self) -> Rising {
         let pairs = self.len.saturating_sub(1);
+        // Of the last pair, if there is one.
+        let last = self
+            .base
+            .wrapping_add(pairs.wrapping_sub(1).wrapping_mul(WORD));
         Rising {
-            // Of the last pair, if there is one.
-            last: self
-                .base
-                .wrapping_add(pairs.wrapping_sub(1).wrapping_mul(WORD)),
-            room: pairs,
+            not_last: !last,
+            before: !pairs,
         }
     }
 
@@ -88,10 +89,11 @@ impl Words {
 /// Reads pairs of [`Words`] at addresses that rise from one to the next.
 #[derive(Debug)]
 pub(super) struct Rising {
-    /// Where the last pair begins.
-    last: usize,
-    /// How many pairs begin above the one that was read before, or at all.
-    room: usize,
+    /// Where the last pair begins, with all bits flipped: x86-64 keeps the address where it adds, not where it
+    /// subtracts.
+    not_last: usize,
+    /// The rank of the pair that was read before, or of what is just below the first one.
+    before: usize,
 }
 
 impl Rising {
@@ -99,20 +101,20 @@ impl Rising {
     /// the one before. May run in a signal handler.
     #[inline(always)]
     pub(super) fn pair(&mut self, address: usize) -> Option<(usize, usize)> {
-        // How many pairs begin above. As with `Words::index`, one comparison tells all: this is not below `room` if the
-        // address is not aligned or above the last pair, as the rotation brings the low bits or the borrow to the top,
-        // nor if it is at or below the one before.
-        let above = self
-            .last
-            .wrapping_sub(address)
+        // All ones for the last pair, one less for each below it. As with `Words::index`, one comparison tells all: the
+        // sum is `address - last - 1`, and the rotation brings its low bits to the top. They are all ones only if the
+        // address is aligned; above the last pair the sum is small, and what follows them is less than for any pair.
+        let rank = address
+            .wrapping_add(self.not_last)
             .rotate_right(WORD.trailing_zeros());
-        if above >= self.room {
+        if rank <= self.before {
             return None;
         }
-        self.room = above;
+        self.before = rank;
         let pair = core::ptr::with_exposed_provenance::<usize>(address);
-        // SAFETY: `last` is aligned, and `above` is less than the number of pairs, so `address` is `last` less a whole
-        // number of words: one of the pairs, which are readable as `Words::load` says.
+        // SAFETY: `last` is aligned, and the rank is all ones less a number that is below that of the pairs. There are too
+        // few of those to reach the bits that were rotated to the top, so `address` is `last` less so many words: one of
+        // the pairs, which are readable as `Words::load` says.
         let first = unsafe { pair.read_volatile() };
         let second = pair.wrapping_add(1);
         // SAFETY: so is the second word of that pair.
@@ -156,10 +158,13 @@ mod tests {
                 assert_eq!(stack.pair(stack.index(address)), both, "{address:#x}");
                 let mut rising = stack.rising();
                 assert_eq!(rising.pair(address), both, "{address:#x}");
-                // Nothing at or below it any more.
+                // Nothing at or below it any more, and all above.
                 if both.is_some() {
                     assert_eq!(rising.pair(address), None, "{address:#x}");
                     assert_eq!(rising.pair(address - 8), None, "{address:#x}");
+                    let next = address + 8;
+                    let above = stack.pair(stack.index(next));
+                    assert_eq!(rising.pair(next), above, "{address:#x}");
                 }
             }
         }
