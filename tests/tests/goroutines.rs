@@ -209,6 +209,26 @@ fn without_names_a_dump_has_addresses() {
     assert_eq!(creator.function, format!("{SPAWN:#x}"));
 }
 
+/// A task that goes on while the names are looked up is shown where it is then, by name.
+#[test]
+fn who_moves_meanwhile_has_names_too() {
+    const ELSEWHERE: usize = 0x2002;
+    let model = busy();
+    let functions = code_at(ELSEWHERE);
+    model.set_roles(
+        ELSEWHERE,
+        &vec![Role::Waits(Wait::Receive); functions.len()],
+    );
+    let mut encoder = dump_encoder(&model);
+    model.poll(0, &[ELSEWHERE, APP], true);
+    let bytes = drain(&mut encoder, 1 << 16, || {});
+    assert!(!model.is_asked_wrongly.get());
+    let goroutines = parsed(&String::from_utf8(bytes).unwrap());
+    let moved = &goroutines[4];
+    assert_eq!(moved.state, "chan receive");
+    assert_eq!(moved.functions()[0], functions[0].name);
+}
+
 #[test]
 fn an_empty_program_has_empty_dumps() {
     assert_eq!(dump(&Model::default()), "");

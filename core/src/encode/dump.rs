@@ -35,6 +35,8 @@ pub struct DumpEncoder<'t, T: Target> {
     stacks: Stacks<'t>,
     labels: Option<Labels<'t>>,
     goroutines: Goroutines<'t, T>,
+    /// The locations that `symbols` and `reasons` know of.
+    used: Used<T::Scratch>,
     symbols: T::Symbols,
     reasons: Option<Reasons<T::Scratch>>,
     now: Instant,
@@ -62,18 +64,15 @@ enum Part {
 }
 
 impl<'t, T: Target> DumpEncoder<'t, T> {
-    /// Takes all threads, and looks at all tasks once for the names of the functions that they are at. `now` is of
-    /// the clock that the tasks' times are of.
+    /// Takes all threads, and looks at all tasks for the names of the functions that they are at; a task that is
+    /// elsewhere when its turn comes has those asked for then. `now` is of the clock that the tasks' times are of.
     pub fn new(target: &'t T, now: Instant) -> Self {
         let profiles: Profiles<'t> = target.profiles();
         let stacks = profiles.stacks;
         let goroutines = Goroutines::of(target, Kind::Goroutine);
         let mut used = Used::marked(&stacks, |words| target.scratch(words));
         for goroutine in goroutines.iter() {
-            for stack in [Some(goroutine.stack()), goroutine.spawned_at()] {
-                let frames = stack.map_or(Frames::EMPTY, |stack| stacks.frames(stack));
-                frames.for_each(|location| used.insert(location));
-            }
+            goroutine.insert_into(&mut used, &stacks);
         }
         let symbols = source::symbols(target, &stacks, &used);
         Self {
@@ -83,6 +82,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             stacks,
             labels: profiles.labels,
             goroutines,
+            used,
             now,
             cursor: Cursor::default(),
             found: 0,
@@ -108,6 +108,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
                         return false;
                     };
                     self.next = index + 1;
+                    self.learn(&goroutine);
                     self.frames = self.stacks.frames(goroutine.stack());
                     self.goroutine = Some(goroutine);
                     Part::Header
@@ -131,6 +132,16 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
                 },
             };
             return true;
+        }
+    }
+
+    /// Asks for names again if a task has moved to where none was before.
+    fn learn(&mut self, goroutine: &Goroutine) {
+        if goroutine.insert_into(&mut self.used, &self.stacks) {
+            // Its memory may be what the next one needs.
+            self.reasons = None;
+            self.symbols = source::symbols(self.target, &self.stacks, &self.used);
+            self.reasons = Reasons::new(self.target, &self.stacks, &self.used, &self.symbols);
         }
     }
 
@@ -268,6 +279,22 @@ impl Goroutine {
             Self::Thread(_) => None,
             Self::Task(task) => Some(task.spawned_at),
         }
+    }
+
+    /// Puts the locations that are shown of it into a set; true if any was not in it.
+    fn insert_into<S>(&self, used: &mut Used<S>, stacks: &Stacks<'_>) -> bool
+    where
+        S: AsRef<[u64]> + AsMut<[u64]>,
+    {
+        let mut is_any_new = false;
+        for stack in [Some(self.stack()), self.spawned_at()] {
+            let frames = stack.map_or(Frames::EMPTY, |stack| stacks.frames(stack));
+            for location in frames {
+                is_any_new |= !used.contains(location);
+                used.insert(location);
+            }
+        }
+        is_any_new
     }
 
     fn is_leaked(&self) -> bool {
