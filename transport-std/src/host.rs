@@ -167,6 +167,16 @@ impl Target for Host {
                     r"<?alloc::(alloc|raw_vec)::.*",
                 )
             }
+            // How locks and channels wait and wake: the leaf is the lock or the channel, as in Go it is sync.(*Mutex).Lock.
+            // None of these calls a program's function, but for what a waker does.
+            Kind::Block | Kind::Mutex | Kind::Goroutine | Kind::GoroutineLeak => {
+                concat!(
+                    r"picoprof_std::(interposed::syscall|contention)::.*|picoprof::profile::task::.*::pend|",
+                    r"<?std::sys::pal::unix::futex::.*|<?std::sys::sync::(mutex|rwlock|condvar|thread_parking)::.*|",
+                    r"<?core::task::wake::.*(clone|wake|wake_by_ref)|",
+                    r"<?tokio::sync::(batch_semaphore|task::atomic_waker)::.*|<?tokio::util::wake_list::.*",
+                )
+            }
             _ => "",
         }
     }

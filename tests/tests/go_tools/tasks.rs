@@ -39,6 +39,7 @@ fn block_is_where_tasks_and_threads_wait() {
             ("server::service::work", 10.0),
         ],
     );
+    expect_locks_as_leaves(&top);
     // The executor's own threads wait for work, but for a lock of theirs now and then; the clients for time and answers.
     let executor = cum_share(&top, "tokio::runtime::blocking::pool::Inner::run");
     assert!(executor.is_none_or(|share| share < 5.0), "{top}");
@@ -65,11 +66,30 @@ fn block_is_where_tasks_and_threads_wait() {
     );
 }
 
+/// Stacks end at the lock or the channel, not in how that waits and wakes.
+#[track_caller]
+fn expect_locks_as_leaves(top: &str) {
+    for machinery in [
+        "core::task::wake::",
+        "tokio::sync::batch_semaphore::",
+        "std::sys::pal::unix::futex::",
+        "picoprof_std::interposed::syscall",
+        "picoprof_std::contention",
+    ] {
+        // As a function, not as another one's argument.
+        assert!(
+            !top.contains(&format!("%  {machinery}")),
+            "{machinery} in:\n{top}"
+        );
+    }
+}
+
 #[test]
 fn mutex_is_who_held_the_lock() {
     let example = Example::shared();
     let url = example.url("mutex");
     let top = report(&["-top", &url]);
+    expect_locks_as_leaves(&top);
     expect_shares(
         &top,
         &[(REGISTER, 50.0), ("server::store::Store::put", 0.0)],
@@ -104,6 +124,7 @@ fn goroutine_has_all_threads_and_tasks() {
         LEAK,
     ];
     expect_shares(&top, &all.map(|function| (function, 0.1)));
+    assert!(!top.contains("picoprof_std::interposed::syscall"), "{top}");
     // Each with the file and the line of its await.
     let raw = report(&["-raw", &url]);
     for (function, file) in [
