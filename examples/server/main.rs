@@ -80,6 +80,8 @@ try:
     go tool pprof -seconds 5 -pdf http://localhost:{admin}/debug/pprof/allocs
     go tool pprof -http=: 'http://localhost:{admin}/debug/pprof/profile?seconds=10'
     go tool pprof -top http://localhost:{admin}/debug/pprof/heap
+    go tool pprof -top http://localhost:{admin}/debug/pprof/block
+    curl 'http://localhost:{admin}/debug/pprof/goroutine?debug=2'
     curl 'http://localhost:{admin}/debug/pprof/threadcreate?debug=1'
 "
     ))?;

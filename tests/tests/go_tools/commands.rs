@@ -19,10 +19,12 @@ use crate::server::{Example, ask, expect_shares, ordinary};
 const SEED: &str = "go tool pprof -seconds 5 -pdf http://localhost:9990/debug/pprof/allocs";
 const WEB: &str = "go tool pprof -http=: 'http://localhost:9990/debug/pprof/profile?seconds=10'";
 const HEAP: &str = "go tool pprof -top http://localhost:9990/debug/pprof/heap";
+const BLOCK: &str = "go tool pprof -top http://localhost:9990/debug/pprof/block";
+const DUMP: &str = "curl 'http://localhost:9990/debug/pprof/goroutine?debug=2'";
 const THREADS: &str = "curl 'http://localhost:9990/debug/pprof/threadcreate?debug=1'";
 
 /// Those that [`the_commands_work`] runs: what is told to people must be here.
-const COMMANDS: &[&str] = &[SEED, WEB, HEAP, THREADS];
+const COMMANDS: &[&str] = &[SEED, WEB, HEAP, BLOCK, DUMP, THREADS];
 
 #[test]
 fn the_commands_work() {
@@ -35,7 +37,7 @@ fn the_commands_work() {
         );
     }
     let example = Example::start(ordinary(), &[]);
-    assert_eq!(example.suggestions, [SEED, WEB, HEAP, THREADS]);
+    assert_eq!(example.suggestions, COMMANDS);
     let go = Go::new();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -53,6 +55,20 @@ fn the_commands_work() {
             let top = run_command(&go, HEAP);
             assert!(top.text().contains("Type: inuse_space"), "{}", top.text());
             expect_shares(top.text(), &[("server::store::Store::put", 10.0)]);
+        });
+        scope.spawn(|| {
+            let top = run_command(&go, BLOCK);
+            assert!(top.text().contains("Type: delay"), "{}", top.text());
+            expect_shares(
+                top.text(),
+                &[("server::notary::Line::register::{{closure}}", 1.0)],
+            );
+        });
+        scope.spawn(|| {
+            let dump = run_command(&go, DUMP);
+            for name in ["[leaked on purpose]", "[worker-0]"] {
+                assert!(dump.text().contains(name), "{}", dump.text());
+            }
         });
         scope.spawn(|| {
             let threads = run_command(&go, THREADS);
