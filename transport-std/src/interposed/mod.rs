@@ -61,14 +61,24 @@ macro_rules! interpose {
             #[unsafe(no_mangle)]
             #[unsafe(naked)]
             unsafe extern "C" fn syscall(number: ::core::ffi::c_long) -> ::core::ffi::c_long {
-        ::core::arch::naked_asm!("jmp {}", sym $crate::__private::syscall)
+                ::core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    "jmp {}",
+                    ".cfi_endproc",
+                    sym $crate::__private::syscall,
+                )
             }
 
             #[cfg(target_arch = "aarch64")]
             #[unsafe(no_mangle)]
             #[unsafe(naked)]
             unsafe extern "C" fn syscall(number: ::core::ffi::c_long) -> ::core::ffi::c_long {
-        ::core::arch::naked_asm!("b {}", sym $crate::__private::syscall)
+                ::core::arch::naked_asm!(
+                    ".cfi_startproc",
+                    "b {}",
+                    ".cfi_endproc",
+                    sym $crate::__private::syscall,
+                )
             }
         };
     };

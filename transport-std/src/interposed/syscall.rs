@@ -22,6 +22,8 @@ use crate::contention;
 #[unsafe(naked)]
 pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
     naked_asm!(
+        // Without it, nobody finds the caller of what was interrupted here.
+        ".cfi_startproc",
         "cmp rdi, {futex_number}",
         // All arguments are where it looks for them.
         "je {futex}",
@@ -39,6 +41,7 @@ pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
         "2:",
         "mov rdi, rax",
         "jmp {failed}",
+        ".cfi_endproc",
         futex_number = const libc::SYS_futex,
         first_error = const FIRST_ERROR,
         futex = sym futex,
@@ -56,6 +59,8 @@ pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
 #[unsafe(naked)]
 pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
     naked_asm!(
+        // Without it, nobody finds the caller of what was interrupted here.
+        ".cfi_startproc",
         "cmp x0, #{futex_number}",
         "b.ne 2f",
         // All arguments are where it looks for them.
@@ -74,6 +79,7 @@ pub unsafe extern "C" fn syscall(number: c_long) -> c_long {
         "ret",
         "3:",
         "b {failed}",
+        ".cfi_endproc",
         futex_number = const libc::SYS_futex,
         last_error = const -FIRST_ERROR,
         futex = sym futex,
@@ -183,6 +189,7 @@ unsafe fn system_call(number: usize, arguments: [usize; 6]) -> isize {
 
 #[cfg(test)]
 mod tests {
+    use core::ffi::c_void;
     use core::ptr::null;
 
     use super::*;
@@ -219,6 +226,22 @@ mod tests {
         // SAFETY: there is no such call.
         assert_eq!(unsafe { ours(9_999) }, -1);
         assert_eq!(errno(), libc::ENOSYS);
+    }
+
+    /// A thread is interrupted in a system call most often; who looks at it then goes on from here.
+    #[test]
+    fn unwinders_know_it() {
+        unsafe extern "C" {
+            /// Where the function begins that there is call frame information of.
+            fn _Unwind_FindEnclosingFunction(pc: *mut c_void) -> *mut c_void;
+        }
+        let start = syscall as *mut c_void;
+        // It is meant for return addresses, so what is asked for is the byte before.
+        for offset in [1, 12, 40] {
+            // SAFETY: it takes any address, and reads what the program was loaded with.
+            let found = unsafe { _Unwind_FindEnclosingFunction(start.wrapping_byte_add(offset)) };
+            assert_eq!(found, start, "{offset}");
+        }
     }
 
     /// mmap(2) takes six arguments, and answers with large numbers.
