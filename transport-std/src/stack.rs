@@ -121,7 +121,15 @@ unsafe fn intern_on(stack: Stack, registers: Registers) -> StackId {
 fn with_work(take: impl Fn(&mut Work) -> StackId) -> StackId {
     // Where another thread has the place, or the code that a handler on this one interrupted, there's one on the stack.
     (WORK.get(place()).and_then(|work| work.try_with(&take)))
-        .unwrap_or_else(|| take(&mut Work::new()))
+        .unwrap_or_else(|| on_this_stack(&take))
+}
+
+/// Not inlined: otherwise who has a place would take room for this from the stack, too. A signal handler may have
+/// little.
+#[cold]
+#[inline(never)]
+fn on_this_stack(take: &impl Fn(&mut Work) -> StackId) -> StackId {
+    take(&mut Work::new())
 }
 
 /// What a profile shows where a walk ended.
@@ -144,4 +152,52 @@ fn place() -> usize {
         PLACE.set(THREADS.fetch_add(1, Ordering::Relaxed) % WORK.len() + 1);
     }
     PLACE.get() - 1
+}
+
+#[cfg(all(test, not(debug_assertions)))]
+mod tests {
+    use core::ffi::c_void;
+    use core::mem::MaybeUninit;
+    use core::ptr;
+
+    use super::*;
+
+    /// A handler may be on a stack of its own, of which the kernel takes the most (MINSIGSTKSZ).
+    #[test]
+    fn little_is_used_of_the_stack() {
+        extern "C" fn work(_: *mut c_void) -> *mut c_void {
+            let stack = intern_here_if_ready();
+            let is_there = stack.is_some_and(|stack| tables::stacks().frames(stack).count() > 1);
+            ptr::without_provenance_mut(if is_there { registers_here().sp } else { 0 })
+        }
+
+        const WORDS: usize = 1 << 13;
+        crate::unwind::refresh();
+        let memory = vec![0_u64; WORDS].leak();
+        let start = memory.as_mut_ptr();
+        crate::stack_bounds::refresh();
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: the pointer is to a local.
+        unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
+        // SAFETY: it was initialized just now, and nobody else has the memory.
+        let set = unsafe {
+            libc::pthread_attr_setstack(attributes.as_mut_ptr(), start.cast(), 8 * WORDS)
+        };
+        assert_eq!(set, 0);
+        let mut thread = 0;
+        // SAFETY: the pointers are to locals or null, and the function takes any argument.
+        let created = unsafe {
+            libc::pthread_create(&raw mut thread, attributes.as_ptr(), work, ptr::null_mut())
+        };
+        assert_eq!(created, 0);
+        let mut value = ptr::null_mut();
+        // SAFETY: the thread was created joinable, and is joined once.
+        let joined = unsafe { libc::pthread_join(thread, &raw mut value) };
+        assert!(joined == 0 && !value.is_null());
+        // SAFETY: the word is in the memory, and the thread that wrote it has ended.
+        let read = |word: usize| unsafe { start.add(word).read_volatile() };
+        let unused = (0..WORDS).take_while(|&word| read(word) == 0).count();
+        let used = value.addr() - (start.addr() + 8 * unused);
+        assert!(used < 2048, "{used} bytes");
+    }
 }
