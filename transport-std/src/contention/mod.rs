@@ -71,7 +71,7 @@ pub fn set_mutex_fraction(n: u64) {
 pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
     let rate = BLOCK_RATE.load(Ordering::Relaxed);
     let is_charged = MUTEX_FRACTION.load(Ordering::Relaxed) != 0;
-    if (rate == 0 && !is_charged) || interposed::is_unseen() {
+    if (rate == 0 && !is_charged) || !may_be_futex(address) || interposed::is_unseen() {
         return call();
     }
     let start = clock::now().as_nanos();
@@ -114,7 +114,7 @@ pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
 #[inline(always)]
 pub(crate) fn wake(address: usize, call: impl FnOnce() -> isize) -> isize {
     let fraction = MUTEX_FRACTION.load(Ordering::Relaxed);
-    if fraction == 0 || interposed::is_unseen() {
+    if fraction == 0 || !may_be_futex(address) || interposed::is_unseen() {
         return call();
     }
     // Before the call, as those who are woken leave.
@@ -186,6 +186,13 @@ pub(crate) fn describe(page: &mut dyn fmt::Write) -> fmt::Result {
         NOT_CHARGED.load(Ordering::Relaxed),
         TOO_EARLY.load(Ordering::Relaxed),
     )
+}
+
+/// Whether a futex can be at an address: nobody can wait at others (futex(2), EINVAL and EFAULT), some of which are no
+/// addresses to [`WAITERS`].
+#[inline]
+const fn may_be_futex(address: usize) -> bool {
+    address != 0 && address.is_multiple_of(4)
 }
 
 /// Whether the kernel let a thread wait, by what futex(2) answered: it ended well, was interrupted, or its time was over.
@@ -308,6 +315,11 @@ mod tests {
         assert!(charged - nobody[1] <= time - before[1]);
         let now = wakes();
         wake(0x7000, || 1);
+        assert_eq!(wakes(), now);
+        // Where no futex can be, nobody waits.
+        for address in [0, 1, 0x7001] {
+            assert_eq!(wait(address, || wake(address, || 1)), 1);
+        }
         assert_eq!(wakes(), now);
     }
 

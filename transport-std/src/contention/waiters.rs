@@ -91,8 +91,8 @@ impl<const GROUPS: usize> Waiters<GROUPS> {
             place,
         } = waiter;
         let place = self.groups.get(group).and_then(|it| it.places.get(place));
-        // Unless it was forgotten meanwhile.
-        if place.is_none_or(|place| place.address.swap(0, Ordering::AcqRel) != address) {
+        // Unless it was forgotten meanwhile; then the place may be another's.
+        if place.is_none_or(|place| !place.leave(address)) {
             return;
         }
         for passed in Self::probes(address).take_while(|&passed| passed != group) {
@@ -173,6 +173,14 @@ impl Place {
                 .is_ok()
     }
 
+    /// False, and nothing changes, if no waiter of this address is here.
+    #[inline]
+    fn leave(&self, address: usize) -> bool {
+        (self.address)
+            .compare_exchange(address, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// What `address`'s waiter here has waited since it was last charged; `None` if it isn't here.
     #[inline]
     fn charge(&self, address: usize, now: u64) -> Option<u64> {
@@ -249,6 +257,25 @@ mod tests {
         let again = waiters.enter(0x1000, 3).unwrap();
         assert_eq!(waiters.charge(0x1000, || 4), Some(1));
         waiters.leave(again);
+    }
+
+    /// A child that was forked in a handler has the interrupted wait on its stack.
+    #[test]
+    fn who_was_forgotten_does_not_take_another_s_place() {
+        let waiters = Waiters::<4>::new();
+        let before = waiters.enter(0x1000, 0).unwrap();
+        waiters.forget();
+        let (address, _) = (0x2000..0x3000)
+            .step_by(4)
+            .map(|address| (address, Waiters::<4>::probes(address).next()))
+            .find(|&(_, group)| group == Some(before.group))
+            .unwrap();
+        let other = waiters.enter(address, 3).unwrap();
+        assert_eq!((other.group, other.place), (before.group, before.place));
+        waiters.leave(before);
+        assert_eq!(waiters.charge(address, || 5), Some(2));
+        waiters.leave(other);
+        assert_eq!(waiters.charge(address, || unreachable!()), None);
     }
 
     /// Nobody is charged for more time than passed, however many do it at once.
