@@ -12,7 +12,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
 
 use std::sync::Mutex;
 
@@ -86,7 +86,7 @@ impl Stack {
                 size: mapping.len(),
             });
         } else {
-            KNOWN.set(stack);
+            stack.keep();
         }
         stack
     }
@@ -107,8 +107,16 @@ impl Stack {
     pub(crate) fn note_that_of_new_thread() {
         let stack = of_new_thread().unwrap_or(Self::NONE);
         if stack != Self::NONE {
-            KNOWN.set(stack);
+            stack.keep();
         }
+    }
+
+    /// Sets what is known. Two words: a handler that comes between them finds an empty stack, or one at 0, and never the
+    /// start of one with the size of another.
+    fn keep(self) {
+        KNOWN.set(Self::NONE);
+        compiler_fence(Ordering::SeqCst);
+        KNOWN.set(self);
     }
 
     /// Whether `sp` is on it.
