@@ -184,7 +184,9 @@ mod tests {
             libc::pthread_attr_setstack(attributes.as_mut_ptr(), start.cast(), 8 * WORDS)
         };
         assert_eq!(set, 0);
-        let mut thread = 0;
+        // A number with glibc, a pointer with musl.
+        // SAFETY: all zeros is a value of either.
+        let mut thread: libc::pthread_t = unsafe { core::mem::zeroed() };
         // SAFETY: the pointers are to locals or null, and the function takes any argument.
         let created = unsafe {
             libc::pthread_create(&raw mut thread, attributes.as_ptr(), work, ptr::null_mut())

@@ -139,7 +139,9 @@ mod tests {
         // SAFETY: the two types differ in whether a thread may be unwound, which libc does and Rust has no say in.
         let start =
             unsafe { mem::transmute::<Start, extern "C" fn(*mut c_void) -> *mut c_void>(work) };
-        let mut thread = 0;
+        // A number with glibc, a pointer with musl.
+        // SAFETY: all zeros is a value of either.
+        let mut thread: libc::pthread_t = unsafe { mem::zeroed() };
         // SAFETY: the pointers are to a local or null, and the function takes any argument.
         let created =
             unsafe { libc::pthread_create(&raw mut thread, ptr::null(), start, ptr::null_mut()) };
