@@ -406,6 +406,10 @@ fn deep_down(frames: usize, work: u64) -> usize {
 /// A thread's stack overflows while it is sampled: std says so and ends the program.
 fn overflow(address: core::net::SocketAddr) -> io::Result<()> {
     thread::spawn(move || http::get(address, "/debug/pprof/profile?seconds=9&hz=10000"));
+    // The first profile keeps SIGPROF out of the handler that says so; before that, it says so undisturbed.
+    while !is_kept_out() {
+        thread::sleep(Duration::from_millis(10));
+    }
     thread::sleep(Duration::from_millis(150));
     #[inline(never)]
     fn endless(depth: u64) -> u64 {
@@ -421,6 +425,16 @@ fn overflow(address: core::net::SocketAddr) -> io::Result<()> {
         .spawn(|| endless(0))?;
     let _ = thread.join();
     Ok(())
+}
+
+/// Whether SIGPROF has to wait while SIGSEGV is handled.
+fn is_kept_out() -> bool {
+    // SAFETY: all zeros is a value of the type.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    // SAFETY: the new action is none, and the other pointer is to a local.
+    let result = unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), &raw mut action) };
+    // SAFETY: the pointer is to a local, which the kernel filled in.
+    result == 0 && unsafe { libc::sigismember(&raw const action.sa_mask, libc::SIGPROF) } == 1
 }
 
 /// Computes with a stack for signals of so many bytes, in memory whose every byte is known; answers how many of them,
