@@ -229,6 +229,33 @@ fn who_moves_meanwhile_has_names_too() {
     assert_eq!(moved.functions()[0], functions[0].name);
 }
 
+/// A thread that waits does so in the profiler: that is not shown, unless it's all there is of it.
+#[test]
+fn a_dump_begins_after_the_profilers_own_functions() {
+    const WAITS: usize = 0x2002;
+    let model = busy();
+    model.set_roles(WAITS, &vec![Role::Profiler; code_at(WAITS).len()]);
+    model.start_thread(
+        4005,
+        "waits",
+        &[WAITS, WAITS + 17, LOCK, WAITS, APP],
+        Wait::Syscall,
+    );
+    model.set_roles(WAITS + 17, &vec![Role::Profiler; code_at(WAITS + 17).len()]);
+    model.start_thread(4006, "alone", &[WAITS], Wait::Syscall);
+    let text = dump(&model);
+    let expected = format!(
+        "goroutine 4005 [sync.Mutex.Lock]:\n{}",
+        frames(&[LOCK, WAITS, APP])
+    );
+    assert!(text.contains(&expected), "{expected} in {text}");
+    assert!(
+        text.contains("goroutine 4006 [syscall]:\npicoprof.thread[alone](...)\n"),
+        "{text}"
+    );
+    parsed(&text);
+}
+
 #[test]
 fn an_empty_program_has_empty_dumps() {
     assert_eq!(dump(&Model::default()), "");

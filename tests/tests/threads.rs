@@ -105,6 +105,10 @@ fn a_dump_says_who_waits_for_what() {
         let thread = those.next().expect(function);
         assert!(thread.contains(&format!(" [{wait}]:\n")), "{thread}");
         assert!(thread.contains(name), "{thread}");
+        assert!(
+            !thread.contains("picoprof_std::interposed::syscall"),
+            "{thread}"
+        );
         assert_eq!(those.next(), None);
     }
     // Who asks is first.

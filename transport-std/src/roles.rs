@@ -53,6 +53,10 @@ fn of_path(path: Path<'_>) -> Role {
         return Role::Waits(wait);
     }
     let (library, rest) = path.split();
+    let profiler = ["interposed::syscall::*", "contention::*"];
+    if library == "picoprof_std" && profiler.iter().any(|it| rest.is_one_of(it)) {
+        return Role::Profiler;
+    }
     if let Some((_, patterns)) = LIBRARIES.iter().find(|(name, _)| *name == library) {
         let known = patterns.iter().find(|(pattern, _)| rest.is_one_of(pattern));
         return known.map_or(Role::Library, |&(_, wait)| Role::Waits(wait));
@@ -724,6 +728,9 @@ mod tests {
                 Role::Library,
             ),
             ("std::thread::sleep", Role::Waits(Wait::Sleep)),
+            ("picoprof_std::interposed::syscall::futex", Role::Profiler),
+            ("picoprof_std::contention::wait<a::B>", Role::Profiler),
+            ("picoprof_std::interposed::threads::run", Role::Library),
             (
                 "picoprof::profile::task::state::State::keep_waker",
                 Role::Waits(Wait::Join),

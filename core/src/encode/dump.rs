@@ -109,7 +109,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
                     };
                     self.next = index + 1;
                     self.learn(&goroutine);
-                    self.frames = self.stacks.frames(goroutine.stack());
+                    self.frames = self.frames_of(&goroutine);
                     self.goroutine = Some(goroutine);
                     Part::Header
                 }
@@ -132,6 +132,24 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
                 },
             };
             return true;
+        }
+    }
+
+    /// Its stack, without the profiler's own functions that a thread waits in.
+    fn frames_of(&self, goroutine: &Goroutine) -> Frames<'t> {
+        let mut frames = self.stacks.frames(goroutine.stack());
+        if matches!(goroutine, Goroutine::Task(_)) {
+            return frames;
+        }
+        loop {
+            let mut rest = frames.clone();
+            let outermost = rest
+                .next()
+                .and_then(|location| source::functions::<T>(&self.symbols, location).last());
+            match outermost {
+                Some((name, ..)) if self.target.role_of(name) == Role::Profiler => frames = rest,
+                _ => return frames,
+            }
         }
     }
 

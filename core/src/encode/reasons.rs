@@ -93,7 +93,7 @@ impl Class {
         let mut class = 0;
         for role in roles {
             match role {
-                Role::Library => {}
+                Role::Library | Role::Profiler => {}
                 Role::Program if class & Self::WAIT == 0 => class |= Self::PROGRAM_FIRST,
                 Role::Program => {
                     class |= Self::LAST;
@@ -143,7 +143,7 @@ mod tests {
                 Role::Waits(wait) if wait.is_generic() => found = Some(wait),
                 Role::Waits(wait) => return Some(wait),
                 Role::Program if found.is_some() => return found,
-                Role::Library | Role::Program => {}
+                Role::Library | Role::Profiler | Role::Program => {}
             }
         }
         found

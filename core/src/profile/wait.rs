@@ -141,6 +141,8 @@ pub enum Role {
     Waits(Wait),
     /// It is part of a library of such functions: its caller may say more.
     Library,
+    /// Of the profiler itself, in front of what waits: a dump's stacks begin after it.
+    Profiler,
     /// The program's own.
     Program,
 }
