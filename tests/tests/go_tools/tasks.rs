@@ -94,9 +94,13 @@ fn mutex_is_who_held_the_lock() {
         &top,
         &[(REGISTER, 50.0), ("server::store::Store::put", 0.0)],
     );
-    // Who ends others' waiting for something else holds no lock.
-    for other in ["server::notary::keep_records", "server::service::push"] {
-        assert!(!top.contains(other), "{other} in:\n{top}");
+    // Who ends others' waiting for something else holds no lock, but for one of Tokio's own now and then.
+    for other in [
+        "server::notary::keep_records::{{closure}}",
+        "server::service::push",
+    ] {
+        let share = cum_share(&top, other).unwrap_or(0.0);
+        assert!(share < 2.0, "{other} in:\n{top}");
     }
     // It is let go of at the end of the function, and not where it is taken.
     let list = report(&["-list", r"notary::Line::register", &url]);
@@ -181,8 +185,10 @@ fn a_dump_says_what_each_is_at() {
         let text = String::from_utf8(example.get("goroutine?debug=2")).expect("it is text");
         let all = dump::parse(&text).unwrap_or_else(|error| panic!("{error} in:\n{text}"));
         assert!(all.len() > 15, "{text}");
+        // Tasks, and not the thread that runs one just now.
         let of = |function: &str| -> Vec<&Goroutine> {
-            let is_in = |it: &&Goroutine| it.functions().contains(&function);
+            let is_in =
+                |it: &&Goroutine| it.id > 1_000_000_000 && it.functions().contains(&function);
             all.iter().filter(is_in).collect()
         };
         let leaks: Vec<_> = all.iter().filter(|it| it.is_leaked).collect();
