@@ -64,8 +64,8 @@ check_tasks_and_locks() {
     budget "a waker's clone, tables" "$(clone_event "$it")" 750 instructions
     budget "a waker's clone, fp" "$(clone_event "$fp" fp)" 750 instructions
     budget "a contended lock, off" "$(event "$it" lock-off tables lock)" 250 instructions
-    budget "a contended lock, tables" "$(event "$it" lock)" 2600 instructions
-    budget "a contended lock, fp" "$(event "$fp" lock fp)" 2600 instructions
+    budget "a contended lock, tables" "$(event "$it" lock)" 1300 instructions
+    budget "a contended lock, fp" "$(event "$fp" lock fp)" 1300 instructions
     budget "a free lock" "$(over_plain "$it" lock-free 50000)" 0 instructions
     budget "labels set" "$(instructions "$it" labels 5000)" 500 instructions
 }

@@ -11,10 +11,32 @@ use picoprof::stack::{Marker, Memo, StackId};
 use crate::exclusive::Exclusive;
 use crate::stack_bounds::Stack;
 use crate::tables::MAX_DEPTH;
+use crate::unwind::{Begin, Trail, Trails};
 use crate::{tables, unwind};
 
 /// What stacks are taken with; each thread has its place, and some share one.
-static WORK: [Exclusive<Work>; 64] = [const { Exclusive::new(Work::new()) }; 64];
+static PLACES: [Exclusive<Place>; 64] = [const { Exclusive::new(Place::new()) }; 64];
+
+struct Place {
+    work: Work,
+    known: Known,
+}
+
+/// Stacks that were taken before. Two threads that share a place know what is theirs by their stack pointers.
+struct Known {
+    /// Of waits and wakes, which come in turns.
+    contentions: Trails<4>,
+    /// Of allocations, new threads and tasks.
+    others: Trails<4>,
+}
+
+/// What the stack is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Contention,
+    Task,
+    Other,
+}
 
 struct Work {
     pcs: [usize; MAX_DEPTH + 1],
@@ -29,6 +51,18 @@ impl Work {
             pcs: [0; MAX_DEPTH + 1],
             memo: Memo::new(),
             task_memo: Memo::new(),
+        }
+    }
+}
+
+impl Place {
+    const fn new() -> Self {
+        Self {
+            work: Work::new(),
+            known: Known {
+                contentions: Trails::new(),
+                others: Trails::new(),
+            },
         }
     }
 }
@@ -61,7 +95,7 @@ unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
     }
     let stack = Stack::of_this_thread_if_known(registers.sp);
     // SAFETY: the registers are the caller's.
-    Some(unsafe { intern_on(stack, registers) })
+    Some(unsafe { intern_on(stack, registers, Use::Contention) })
 }
 
 /// # Safety
@@ -71,7 +105,7 @@ unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
 unsafe fn intern(registers: Registers) -> StackId {
     let stack = stack_at(registers);
     // SAFETY: the registers are the caller's.
-    unsafe { intern_on(stack, registers) }
+    unsafe { intern_on(stack, registers, Use::Other) }
 }
 
 /// The stack of who called the function with these registers, as far as the frame with the stack pointer `base`, and
@@ -85,11 +119,7 @@ pub(crate) unsafe fn intern_up_to(base: usize, registers: Registers) -> StackId 
     let stack = stack_at(registers);
     // SAFETY: the stack pointer is that of a function which is still running, as the caller says.
     let bounds = unsafe { stack.above(registers.sp) };
-    with_work(|work| {
-        let (len, end) = unwind::walk_up_to(base, registers, bounds, &mut work.pcs);
-        let callers = work.pcs.get(1..len).unwrap_or_default();
-        tables::stacks().intern_with_memo(callers, marker(end), &mut work.task_memo)
-    })
+    intern_walk(&Begin::of(registers, bounds, base), Use::Task)
 }
 
 /// Where the calling thread's stack is, with these registers. Makes the unwind tables.
@@ -106,30 +136,54 @@ fn stack_at(registers: Registers) -> Stack {
 ///
 /// The registers are those of a function of the calling thread which is still running.
 #[inline(always)]
-unsafe fn intern_on(stack: Stack, registers: Registers) -> StackId {
+unsafe fn intern_on(stack: Stack, registers: Registers, used: Use) -> StackId {
     // SAFETY: the stack pointer is that of a function which is still running.
     let bounds = unsafe { stack.above(registers.sp) };
-    with_work(|work| {
-        let (len, end) = unwind::walk(registers, bounds, &mut work.pcs);
-        // The first is the caller's own pc.
-        let callers = work.pcs.get(1..len).unwrap_or_default();
-        tables::stacks().intern_with_memo(callers, marker(end), &mut work.memo)
-    })
+    intern_walk(&Begin::of(registers, bounds, usize::MAX), used)
 }
 
+/// The stack that the walk which begins so finds. If that is not known yet, it is afterwards.
 #[inline(always)]
-fn with_work(take: impl Fn(&mut Work) -> StackId) -> StackId {
-    // Where another thread has the place, or the code that a handler on this one interrupted, there's one on the stack.
-    (WORK.get(place()).and_then(|work| work.try_with(&take)))
-        .unwrap_or_else(|| on_this_stack(&take))
+fn intern_walk(begin: &Begin, used: Use) -> StackId {
+    let place = PLACES.get(place());
+    let taken = place.and_then(|place| {
+        place.try_with(|Place { work, known }| {
+            let trails = match used {
+                Use::Contention => &mut known.contentions,
+                Use::Task | Use::Other => &mut known.others,
+            };
+            match trails.find(begin) {
+                Some(stack) => stack,
+                None => take(begin, used, work, trails.oldest()),
+            }
+        })
+    });
+    taken.unwrap_or_else(|| take_apart(begin, used))
 }
 
-/// Not inlined: otherwise who has a place would take room for this from the stack, too. A signal handler may have
-/// little.
+/// Where another thread has the place, or the code that a handler on this one interrupted, there's one on the stack.
 #[cold]
 #[inline(never)]
-fn on_this_stack(take: &impl Fn(&mut Work) -> StackId) -> StackId {
-    take(&mut Work::new())
+fn take_apart(begin: &Begin, used: Use) -> StackId {
+    take(begin, used, &mut Work::new(), None)
+}
+
+#[inline(never)]
+fn take(begin: &Begin, used: Use, work: &mut Work, mut trail: Option<&mut Trail>) -> StackId {
+    let Work {
+        pcs,
+        memo,
+        task_memo,
+    } = work;
+    let memo = if used == Use::Task { task_memo } else { memo };
+    let (len, end) = begin.walk(pcs, trail.as_deref_mut());
+    // The first is the caller's own pc.
+    let callers = pcs.get(1..len).unwrap_or_default();
+    let stack = tables::stacks().intern_with_memo(callers, marker(end), memo);
+    if let Some(trail) = trail {
+        trail.leads_to(*begin, stack);
+    }
+    stack
 }
 
 /// What a profile shows where a walk ended.
@@ -141,7 +195,7 @@ pub(crate) const fn marker(end: End) -> Option<Marker> {
     }
 }
 
-/// The calling thread's place in [`WORK`].
+/// The calling thread's place in [`PLACES`].
 fn place() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -149,22 +203,96 @@ fn place() -> usize {
         static PLACE: Cell<usize> = const { Cell::new(0) };
     }
     if PLACE.get() == 0 {
-        PLACE.set(THREADS.fetch_add(1, Ordering::Relaxed) % WORK.len() + 1);
+        PLACE.set(THREADS.fetch_add(1, Ordering::Relaxed) % PLACES.len() + 1);
     }
     PLACE.get() - 1
 }
 
-#[cfg(all(test, not(debug_assertions)))]
+#[cfg(test)]
 mod tests {
-    use core::ffi::c_void;
-    use core::mem::MaybeUninit;
-    use core::ptr;
+    use core::hint::black_box;
+    use std::thread;
 
     use super::*;
 
+    /// Checks the stack of the calling function, from its root and from the frame with the stack pointer `base`, against
+    /// walks that nothing is remembered of.
+    #[inline(always)]
+    fn check(base: usize) {
+        let registers = registers_here();
+        // SAFETY: as this is always inlined, the registers are the calling function's.
+        let bounds = unsafe { Stack::of_this_thread(registers.sp).above(registers.sp) };
+        let plain = |base, used| take_apart(&Begin::of(registers, bounds, base), used);
+        // SAFETY: as above.
+        let stack = unsafe { intern(registers) };
+        assert_eq!(stack, plain(usize::MAX, Use::Other));
+        // SAFETY: as above.
+        let stack = unsafe { intern_if_ready(registers) };
+        assert_eq!(stack, Some(plain(usize::MAX, Use::Contention)));
+        // SAFETY: as above.
+        let stack = unsafe { intern_up_to(base, registers) };
+        assert_eq!(stack, plain(base, Use::Task));
+    }
+
+    #[inline(never)]
+    fn leaf(base: usize) -> usize {
+        check(base);
+        black_box(base)
+    }
+
+    #[inline(never)]
+    fn other_leaf(base: usize) -> usize {
+        check(base);
+        black_box(base) + 1
+    }
+
+    /// Calls the leaves from several places, so deep.
+    #[inline(never)]
+    fn deep(depth: usize, turn: usize, base: usize) -> usize {
+        let frame = black_box([turn; 5]);
+        let called = match (depth, turn % 4) {
+            (0, 0) => leaf(base),
+            (0, 1) => leaf(base) + 1,
+            (0, 2) => other_leaf(base),
+            (0, _) => leaf(base) + leaf(base),
+            (_, 0) => deep(depth - 1, turn / 4, base),
+            (_, _) => deep(depth - 1, turn / 4, base) + 2,
+        };
+        called.wrapping_add(frame[turn % 5])
+    }
+
+    #[test]
+    fn stacks_that_are_known_are_those_that_walks_find() {
+        while !unwind::is_ready() {
+            unwind::refresh();
+        }
+        // More than one thread for each place.
+        thread::scope(|scope| {
+            for thread in 0..PLACES.len() + 2 {
+                scope.spawn(move || {
+                    let base = registers_here().sp;
+                    let mut random = 1 + thread;
+                    for _ in 0..300 {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005);
+                        random = random.wrapping_add(1_442_695_040_888_963_407);
+                        for _ in 0..2 {
+                            deep(random >> 62, random >> 40, base);
+                        }
+                        deep(random >> 59, random >> 32, base);
+                    }
+                });
+            }
+        });
+    }
+
     /// A handler may be on a stack of its own, of which the kernel takes the most (MINSIGSTKSZ).
+    #[cfg(not(debug_assertions))]
     #[test]
     fn little_is_used_of_the_stack() {
+        use core::ffi::c_void;
+        use core::mem::MaybeUninit;
+        use core::ptr;
+
         extern "C" fn work(_: *mut c_void) -> *mut c_void {
             let stack = intern_here_if_ready();
             let is_there = stack.is_some_and(|stack| tables::stacks().frames(stack).count() > 1);

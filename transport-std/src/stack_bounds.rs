@@ -94,6 +94,7 @@ impl Stack {
     /// The stack that `sp`, of the calling thread, is on, as far as it is known without asking the kernel.
     ///
     /// May run in a signal handler.
+    #[inline]
     pub(crate) fn of_this_thread_if_known(sp: usize) -> Self {
         if KNOWN.get().contains(sp) {
             return KNOWN.get();

@@ -25,6 +25,7 @@ mod rule;
 mod table;
 #[cfg(all(test, target_env = "gnu"))]
 mod tests;
+mod trail;
 mod walk;
 mod words;
 
@@ -35,6 +36,9 @@ use picoprof::stack::capture::{End, Registers, StackBounds, call_site};
 pub(crate) use arch::RED_ZONE;
 use modules::Modules;
 use publish::{Published, Update};
+use trail::Notes;
+pub(crate) use trail::{Begin, Trail, Trails};
+use words::Words;
 
 static MODULES: Published<Modules> = Published::new();
 
@@ -54,26 +58,96 @@ pub(crate) fn is_ready() -> bool {
 
 /// Walks the stack from `registers`, leaf first, into `pcs`; returns how many frames were written and why it
 /// ended. The first is the pc itself, as is that of any frame that a signal interrupted; the others are call
-/// sites (return address - 1). Without tables there is the first frame alone.
+/// sites (return address - 1). Without tables there is the first frame alone. `link` is the link register, which an
+/// interrupted function's return address may still be in (AArch64: x30 of the signal's context; x86-64 has none).
 ///
 /// May run in a signal handler: no lock, no allocation, no system call, and no read outside `bounds`.
-pub(crate) fn walk(registers: Registers, bounds: StackBounds, pcs: &mut [usize]) -> (usize, End) {
-    walk_with_link(registers, None, bounds, pcs)
-}
-
-/// [`walk`] with the link register, which an interrupted function's return address may still be in (AArch64: x30
-/// of the signal's context; x86-64 has none).
-///
-/// May run in a signal handler.
+// One for all that note nothing.
+#[inline(never)]
 pub(crate) fn walk_with_link(
     registers: Registers,
     link: Option<usize>,
     bounds: StackBounds,
     pcs: &mut [usize],
 ) -> (usize, End) {
+    walk_words(
+        registers,
+        link,
+        walk::words(registers, bounds),
+        pcs,
+        &mut (),
+    )
+}
+
+impl Begin {
+    /// Of a walk from `registers` that comes to its end at the frame with the stack pointer `base`, or at its root if that is
+    /// [`usize::MAX`].
+    ///
+    /// May run in a signal handler.
+    #[inline]
+    pub(crate) fn of(registers: Registers, bounds: StackBounds, base: usize) -> Self {
+        Self {
+            version: MODULES.version(),
+            registers,
+            bounds: bounds.below(base),
+            base,
+        }
+    }
+
+    /// As [`walk_with_link`]: the walk that begins so. The frame at its base is not written. What it depends on is noted in
+    /// `trail`, if there is one.
+    ///
+    /// May run in a signal handler.
+    pub(crate) fn walk(&self, pcs: &mut [usize], trail: Option<&mut Trail>) -> (usize, End) {
+        let Self {
+            registers, bounds, ..
+        } = *self;
+        match trail {
+            Some(trail) => {
+                trail.restart();
+                let stack = walk::words(registers, bounds);
+                let walked = walk_words(registers, None, stack, pcs, trail);
+                self.up_to_base(walked, pcs, trail)
+            }
+            None => {
+                let walked = walk_with_link(registers, None, bounds, pcs);
+                self.up_to_base(walked, pcs, &mut ())
+            }
+        }
+    }
+
+    #[inline]
+    fn up_to_base(
+        &self,
+        (len, end): (usize, End),
+        pcs: &[usize],
+        notes: &mut impl Notes,
+    ) -> (usize, End) {
+        let stack = walk::words(self.registers, self.bounds);
+        let last = len
+            .checked_sub(1)
+            .and_then(|last| Some((last, *pcs.get(last)?)));
+        match last {
+            // What the frame at the base needs to go on lies beyond.
+            Some((last, pc)) if end == End::Broken && has_called(pc, self.base, stack, notes) => {
+                (last, End::Outermost)
+            }
+            _ => (len, end),
+        }
+    }
+}
+
+#[inline(always)]
+fn walk_words(
+    registers: Registers,
+    link: Option<usize>,
+    stack: Words,
+    pcs: &mut [usize],
+    notes: &mut impl Notes,
+) -> (usize, End) {
     MODULES.read(|modules| {
         if let Some(modules) = modules {
-            return walk::walk(modules, registers, link, bounds, pcs);
+            return walk::walk(modules, registers, link, stack, pcs, notes);
         }
         match pcs.first_mut() {
             Some(pc) => {
@@ -85,36 +159,18 @@ pub(crate) fn walk_with_link(
     })
 }
 
-/// [`walk`] as far as the frame with the stack pointer `base`, which is not written: there it has come to its end.
-///
-/// May run in a signal handler.
-pub(crate) fn walk_up_to(
-    base: usize,
-    registers: Registers,
-    bounds: StackBounds,
-    pcs: &mut [usize],
-) -> (usize, End) {
-    let bounds = bounds.below(base);
-    let (len, end) = walk(registers, bounds, pcs);
-    let last = len
-        .checked_sub(1)
-        .and_then(|last| Some((last, *pcs.get(last)?)));
-    match last {
-        // What the frame at the base needs to go on lies beyond.
-        Some((last, pc)) if end == End::Broken && has_called(pc, base, bounds) => {
-            (last, End::Outermost)
-        }
-        _ => (len, end),
-    }
-}
-
 /// Whether the function with the stack pointer `base` makes its call at `pc`: what it called keeps the return address
 /// among the first words below. On x86-64 it's the first one; on AArch64 it may be below other saved registers.
-fn has_called(pc: usize, base: usize, bounds: StackBounds) -> bool {
+fn has_called(pc: usize, base: usize, stack: Words, notes: &mut impl Notes) -> bool {
     /// Twelve general registers and eight others, an even number (AAPCS64 6.1).
     const MOST_SAVED: usize = if cfg!(target_arch = "x86_64") { 1 } else { 20 };
     (1..=MOST_SAVED)
-        .filter_map(|word| bounds.read(base.wrapping_sub(word * size_of::<usize>())))
+        .filter_map(|word| {
+            let index = stack.index(base.wrapping_sub(word * size_of::<usize>()));
+            let value = stack.get(index)?;
+            notes.word(index, value);
+            Some(value)
+        })
         .any(|word| call_site(arch::strip(word)) == pc)
 }
 

@@ -22,6 +22,8 @@ const RETIRED: usize = 16;
 pub(super) struct Published<T> {
     current: AtomicPtr<T>,
     readers: AtomicUsize,
+    /// How many values there were; counted after the value is there.
+    version: AtomicUsize,
     /// Whether a writer is at work.
     writing: AtomicBool,
     /// For the writer at work: replaced values that readers may still have.
@@ -69,6 +71,7 @@ impl<T> Published<T> {
         Self {
             current: AtomicPtr::new(null_mut()),
             readers: AtomicUsize::new(0),
+            version: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             retired: UnsafeCell::new([null_mut(); RETIRED]),
         }
@@ -79,8 +82,21 @@ impl<T> Published<T> {
         !self.current.load(Ordering::Relaxed).is_null()
     }
 
-    /// Calls `f` with the current value. May run in a signal handler: two atomic additions and a load.
+    /// The current value's number; 0 if there is none.
+    ///
+    /// What is read after this was asked holds for as long as the answer is the same: it was read from the value with that
+    /// number, or from the next one, whose update has not ended yet. It can be no later one, as that is put in place after the
+    /// next one was counted.
+    ///
+    /// May run in a signal handler.
     #[inline]
+    pub(super) fn version(&self) -> usize {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// Calls `f` with the current value. May run in a signal handler: two atomic additions and a load.
+    // Always: what is called so is often a whole walk.
+    #[inline(always)]
     pub(super) fn read<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         self.readers.fetch_add(1, Ordering::SeqCst);
         let _reader = Reader(&self.readers);
@@ -112,6 +128,7 @@ impl<T> Published<T> {
         *free = self
             .current
             .swap(Box::into_raw(Box::new(new)), Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
         self.drop_unread(retired);
         Update::Replaced
     }
@@ -186,12 +203,14 @@ mod tests {
             Update::Replaced
         );
         assert_eq!(published.update(|_| None), Update::Unchanged);
+        assert_eq!(published.version(), 1);
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
         assert_eq!(
             published.update(|_| Some(Seen::new(&dropped))),
             Update::Replaced
         );
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        assert_eq!(published.version(), 2);
         drop(published);
         assert_eq!(dropped.load(Ordering::Relaxed), 2);
     }

@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use picoprof::stack::StackId;
 use picoprof::stack::capture::registers_here;
 
 use super::*;
@@ -61,6 +62,11 @@ fn reference() -> Vec<usize> {
         .iter()
         .map(|frame| frame.addr())
         .collect()
+}
+
+/// As [`walk_with_link`], of code that was not interrupted.
+fn walk(registers: Registers, bounds: StackBounds, pcs: &mut [usize]) -> (usize, End) {
+    walk_with_link(registers, None, bounds, pcs)
 }
 
 /// Our walk and the C library's.
@@ -418,82 +424,282 @@ impl Random {
     }
 }
 
+/// A deep stack, copied, so that its words may be changed.
+struct Copied {
+    /// Atomic, as a walk reads them by their address while they are borrowed.
+    words: Vec<AtomicUsize>,
+    sound: Vec<usize>,
+    registers: Registers,
+    /// Of the walk.
+    pcs: Vec<usize>,
+}
+
+impl Copied {
+    fn new() -> Self {
+        let bounds = bounds();
+        let mut copy = Vec::new();
+        let mut pcs = [0; DEPTH];
+        let mut walked = None;
+        recurse(30, &mut || {
+            let registers = registers_here();
+            let low = (registers.sp - 128) & !7;
+            copy = (low..bounds.high())
+                .step_by(8)
+                .map(|address| bounds.read(address).unwrap())
+                .collect();
+            walked = Some((registers, low, walk(registers, bounds, &mut pcs).0));
+        });
+        let (registers, low, len) = walked.unwrap();
+        let words: Vec<AtomicUsize> = copy.iter().map(|_| AtomicUsize::new(0)).collect();
+        let base = words.as_ptr().expose_provenance();
+        // What points into the stack points into the copy.
+        let moved = |word: usize| match (low..bounds.high()).contains(&word) {
+            true => word - low + base,
+            false => word,
+        };
+        let copied = Self {
+            sound: copy.into_iter().map(moved).collect(),
+            words,
+            registers: Registers {
+                sp: moved(registers.sp),
+                fp: moved(registers.fp),
+                ..registers
+            },
+            pcs: pcs[..len].to_vec(),
+        };
+        copied.restore();
+        copied
+    }
+
+    fn restore(&self) {
+        for (word, &sound) in self.words.iter().zip(&self.sound) {
+            word.store(sound, Relaxed);
+        }
+    }
+
+    fn bounds(&self) -> StackBounds {
+        let base = self.words.as_ptr().expose_provenance();
+        // SAFETY: the words outlive the bounds, which each test uses as long as it has this.
+        unsafe { StackBounds::new(base, base + size_of_val(&*self.words)) }
+    }
+
+    /// A word that may lead somewhere, or not.
+    fn random_word(&self, random: &mut Random) -> usize {
+        let len = self.words.len();
+        match random.next() % 6 {
+            0 => random.next(),
+            1 => self.bounds().low() + random.next() % (2 * size_of_val(&*self.words)),
+            2 => self.pcs[random.next() % self.pcs.len()] + 1,
+            3 => usize::MAX - random.next() % 64,
+            4 => random.next() % 64,
+            _ => self.sound[random.next() % len],
+        }
+    }
+
+    fn change(&self, random: &mut Random) {
+        let word = self.random_word(random);
+        self.words[random.next() % self.words.len()].store(word, Relaxed);
+    }
+}
+
 #[test]
 fn corrupt_words_lead_nowhere_bad() {
     let _loaded = loaded();
-    let bounds = bounds();
-    let mut copy = Vec::new();
-    let mut pcs = [0; DEPTH];
-    let mut walked = None;
-    recurse(30, &mut || {
-        let registers = registers_here();
-        let low = (registers.sp - 128) & !7;
-        copy = (low..bounds.high())
-            .step_by(8)
-            .map(|address| bounds.read(address).unwrap())
-            .collect();
-        walked = Some((registers, low, walk(registers, bounds, &mut pcs).0));
-    });
-    let (registers, low, len) = walked.unwrap();
-    // Atomic, as a walk reads them by their address while they are borrowed.
-    let words: Vec<AtomicUsize> = copy.iter().map(|_| AtomicUsize::new(0)).collect();
-    let base = words.as_ptr().expose_provenance();
-    // What points into the stack points into the copy.
-    let moved = |word: usize| match (low..bounds.high()).contains(&word) {
-        true => word - low + base,
-        false => word,
-    };
-    let restore = || {
-        for (word, &sound) in words.iter().zip(&copy) {
-            word.store(moved(sound), Relaxed);
-        }
-    };
-    let registers = Registers {
-        sp: moved(registers.sp),
-        fp: moved(registers.fp),
-        ..registers
-    };
-    // SAFETY: the words outlive the bounds.
-    let bounds = unsafe { StackBounds::new(base, base + size_of_val(&*words)) };
-    restore();
+    let copied = Copied::new();
+    let (registers, bounds) = (copied.registers, copied.bounds());
     let mut again = [0; DEPTH];
-    assert_eq!(walk(registers, bounds, &mut again), (len, End::Outermost));
-    assert_eq!(again, pcs);
+    let (len, end) = walk(registers, bounds, &mut again);
+    assert_eq!((&again[..len], end), (&*copied.pcs, End::Outermost));
     let mut random = Random(0x5eed);
     let mut ends = [0; 3];
     for _ in 0..20_000 {
-        for _ in 0..1 + random.next() % (words.len() / 8) {
-            let word = match random.next() % 6 {
-                0 => random.next(),
-                1 => base + random.next() % (2 * size_of_val(&*words)),
-                2 => pcs[random.next() % len] + 1,
-                3 => usize::MAX - random.next() % 64,
-                4 => random.next() % 64,
-                _ => copy[random.next() % copy.len()],
-            };
-            words[random.next() % words.len()].store(word, Relaxed);
+        for _ in 0..1 + random.next() % (copied.words.len() / 8) {
+            copied.change(&mut random);
         }
         let (len, end) = walk(registers, bounds, &mut again);
         assert!((1..=DEPTH).contains(&len));
         ends[end as usize] += 1;
-        restore();
+        copied.restore();
     }
     assert!(ends[End::Broken as usize] > 1_000, "{ends:?}");
     assert!(ends[End::Outermost as usize] > 1_000, "{ends:?}");
 }
 
+/// Walks that are remembered, each with a number instead of its stack.
+struct Remembered<const N: usize> {
+    trails: Trails<N>,
+    walks: Vec<(Vec<usize>, End)>,
+    found: usize,
+}
+
+impl<const N: usize> Remembered<N> {
+    const NONE: Self = Self {
+        trails: Trails::new(),
+        walks: Vec::new(),
+        found: 0,
+    };
+
+    /// Checks what is remembered of this walk against the walk, and remembers it. Whether it was.
+    #[track_caller]
+    fn check(&mut self, begin: &Begin) -> bool {
+        let mut pcs = [0; DEPTH];
+        let (len, end) = begin.walk(&mut pcs, None);
+        if let Some(stack) = self.trails.find(begin) {
+            let walk = &self.walks[stack.to_bits() as usize];
+            assert_eq!((&*walk.0, walk.1), (&pcs[..len], end));
+            self.found += 1;
+            return true;
+        }
+        let trail = self.trails.oldest().unwrap();
+        let mut noted = [0; DEPTH];
+        let walk = begin.walk(&mut noted, Some(trail));
+        assert_eq!((noted, walk), (pcs, (len, end)));
+        let number = u32::try_from(self.walks.len()).unwrap();
+        trail.leads_to(*begin, StackId::from_bits(number));
+        self.walks.push((pcs[..len].to_vec(), end));
+        false
+    }
+}
+
+#[test]
+fn what_is_remembered_is_what_a_walk_finds() {
+    let _loaded = loaded();
+    let copied = Copied::new();
+    let mut random = Random(0x7ea1);
+    let mut remembered = Remembered::<4>::NONE;
+    let mut bases = vec![usize::MAX, copied.bounds().high()];
+    // Where a frame may have its stack pointer: above where a call returns to.
+    for (number, &word) in copied.sound.iter().enumerate() {
+        if copied.pcs.contains(&word.wrapping_sub(1)) {
+            bases.push(copied.bounds().low() + 8 * (number + 1));
+        }
+    }
+    assert!(bases.len() > 20);
+    for _ in 0..100_000 {
+        let mut registers = copied.registers;
+        match random.next() % 16 {
+            0 => copied.change(&mut random),
+            1 => registers.fp = copied.random_word(&mut random),
+            2 => registers.sp = registers.sp.wrapping_add(8 * (random.next() % 4)),
+            3 => registers.pc = copied.pcs[random.next() % copied.pcs.len()],
+            4 | 5 => copied.restore(),
+            _ => {}
+        }
+        let base = match random.next() % 4 {
+            0 => bases[random.next() % bases.len()],
+            _ => usize::MAX,
+        };
+        remembered.check(&Begin::of(registers, copied.bounds(), base));
+    }
+    let (found, all) = (remembered.found, remembered.walks.len());
+    assert!(found > 20_000 && all > 1_000, "{found} {all}");
+}
+
+#[test]
+fn each_word_that_changes_a_walk_is_noticed() {
+    let _loaded = loaded();
+    let copied = Copied::new();
+    let begin = Begin::of(copied.registers, copied.bounds(), usize::MAX);
+    let mut remembered = Remembered::<1>::NONE;
+    assert!(!remembered.check(&begin));
+    assert!(remembered.check(&begin));
+    let mut noticed = 0;
+    let mut random = Random(0xbee);
+    for number in 0..copied.words.len() {
+        for turn in 0..6 {
+            let word = match turn {
+                // Called from elsewhere in the same function.
+                0 => copied.sound[number].wrapping_add(1),
+                _ => copied.random_word(&mut random),
+            };
+            copied.words[number].store(word, Relaxed);
+            if !remembered.check(&begin) {
+                noticed += 1;
+                // What it was is remembered again.
+                copied.restore();
+                assert!(!remembered.check(&begin));
+            }
+            copied.restore();
+            assert!(remembered.check(&begin), "{number}");
+        }
+    }
+    // All return addresses among them.
+    assert!(noticed >= 5 * (copied.pcs.len() - 2), "{noticed}");
+}
+
+#[test]
+fn what_is_too_much_is_not_remembered() {
+    let _loaded = loaded();
+    let bounds = bounds();
+    for (depth, is_remembered) in [(4, true), (200, false)] {
+        recurse(depth, &mut || {
+            let begin = Begin::of(registers_here(), bounds, usize::MAX);
+            let mut remembered = Remembered::<1>::NONE;
+            remembered.check(&begin);
+            assert_eq!(remembered.check(&begin), is_remembered, "{depth}");
+        });
+    }
+    // Nor is what found no room in the table, which is counted each time; nor a walk without tables.
+    let mut trails = Trails::<1>::new();
+    let begin = Begin::of(registers_here(), bounds, usize::MAX);
+    for (begin, stack, is_remembered) in [
+        (begin, StackId::from_bits(7), true),
+        (begin, StackId::LOST, false),
+        (
+            Begin {
+                version: 0,
+                ..begin
+            },
+            StackId::from_bits(7),
+            false,
+        ),
+    ] {
+        let trail = trails.oldest().unwrap();
+        begin.walk(&mut [0; DEPTH], Some(trail));
+        trail.leads_to(begin, stack);
+        assert_eq!(trails.find(&begin), is_remembered.then_some(stack));
+    }
+}
+
+/// Loads one of the C library's objects.
+fn open(name: &CStr, flags: c_int) -> *mut c_void {
+    // SAFETY: its initialisation does nothing that matters here.
+    unsafe { libc::dlopen(name.as_ptr(), flags) }
+}
+
+/// An object that is not loaded, and one of its functions.
+fn not_loaded() -> (&'static CStr, &'static CStr) {
+    let objects = [(c"libm.so.6", c"cos"), (c"libthread_db.so.1", c"td_init")];
+    objects
+        .into_iter()
+        .find(|(object, _)| open(object, libc::RTLD_LAZY | libc::RTLD_NOLOAD).is_null())
+        .expect("an object that is not loaded")
+}
+
+#[test]
+fn walks_with_other_tables_are_not_remembered() {
+    let _loaded = loaded();
+    let registers = registers_here();
+    let begin = || Begin::of(registers, bounds(), usize::MAX);
+    let mut remembered = Remembered::<2>::NONE;
+    assert!(!remembered.check(&begin()));
+    assert!(remembered.check(&begin()));
+    let object = open(not_loaded().0, libc::RTLD_LAZY);
+    assert!(!object.is_null());
+    assert!(remembered.check(&begin()));
+    assert!(refresh_for_sure());
+    assert!(!remembered.check(&begin()));
+    assert!(remembered.check(&begin()));
+    // SAFETY: it was opened above, and nothing of it is in use.
+    assert_eq!(0, unsafe { libc::dlclose(object) });
+    assert!(refresh_for_sure());
+    assert!(!remembered.check(&begin()));
+}
+
 #[test]
 fn objects_come_and_go_while_threads_walk() {
     let _loaded = loaded();
-    let open = |name: &CStr, flags| {
-        // SAFETY: loads one of the C library's objects, whose initialisation does nothing that matters here.
-        unsafe { libc::dlopen(name.as_ptr(), flags) }
-    };
-    let objects = [(c"libm.so.6", c"cos"), (c"libthread_db.so.1", c"td_init")];
-    let (object, function) = objects
-        .into_iter()
-        .find(|(object, _)| open(object, libc::RTLD_LAZY | libc::RTLD_NOLOAD).is_null())
-        .expect("an object that is not loaded");
+    let (object, function) = not_loaded();
     let stop = AtomicBool::new(false);
     let walks = AtomicUsize::new(0);
     let modules = summary().modules;

@@ -10,6 +10,7 @@ use picoprof::stack::capture::{End, Registers, StackBounds, call_site};
 use super::arch::{self, SIGNAL_FRAME};
 use super::modules::{Modules, Stretch};
 use super::rule::{Cfa, Kind, Rule, Slot};
+use super::trail::Notes;
 use super::words::Words;
 
 /// A frame. All but the first and those that a signal interrupted made a call.
@@ -39,16 +40,23 @@ enum Step {
     End(End),
 }
 
-/// Walks the stack, leaf first, into `pcs`; returns how many frames were written and why it ended.
+/// What a walk from these registers may read.
+#[inline]
+pub(super) fn words(registers: Registers, bounds: StackBounds) -> Words {
+    Words::of(bounds.above(registers.sp.saturating_sub(arch::RED_ZONE)))
+}
+
+/// Walks the stack, leaf first, into `pcs`; returns how many frames were written and why it ended. `notes` hears of each
+/// word of `stack` that it goes by.
 #[inline(always)]
 pub(super) fn walk(
     modules: &Modules,
     registers: Registers,
     mut link: Option<usize>,
-    bounds: StackBounds,
+    stack: Words,
     pcs: &mut [usize],
+    notes: &mut impl Notes,
 ) -> (usize, End) {
-    let stack = Words::of(bounds.above(registers.sp.saturating_sub(arch::RED_ZONE)));
     let Registers { pc, sp, fp } = registers;
     let mut caller = Caller { at: pc, sp, fp };
     // Where the caller's call returns to; 0, which is in no code, if it was interrupted instead.
@@ -67,7 +75,7 @@ pub(super) fn walk(
         }
         if module.records().contains(returns_to) {
             let rest = pcs.get_mut(len..).unwrap_or_default();
-            let (written, next) = follow_records(caller, module.records(), stack, rest);
+            let (written, next) = follow_records(caller, module.records(), stack, rest, notes);
             len += written;
             match next {
                 Ok(next) => caller = next,
@@ -78,9 +86,9 @@ pub(super) fn walk(
         }
         let rule = modules.rule(module, at);
         let next = if rule.is_record {
-            record_step(rule, caller, stack)
+            record_step(rule, caller, stack, notes)
         } else if rule.kind == Kind::Plain {
-            plain_step(rule, caller, stack)
+            plain_step(rule, caller, stack, notes)
         } else if rule.kind == Kind::Outermost {
             return (len, End::Outermost);
         } else {
@@ -88,6 +96,7 @@ pub(super) fn walk(
                 0 => Last::Interrupted(link),
                 _ => Last::Called,
             };
+            notes.give_up();
             match rare_step(rule, Caller { at, sp, fp }, last, stack, modules) {
                 Some(Step::Caller(next)) => Ok(next),
                 Some(Step::Interrupted(Registers { pc, sp, fp }, next_link)) => {
@@ -116,7 +125,9 @@ fn follow_records(
     records: Stretch,
     stack: Words,
     pcs: &mut [usize],
+    notes: &mut impl Notes,
 ) -> (usize, Result<Caller, End>) {
+    notes.uses_frame_pointer();
     if caller.fp < caller.sp {
         return (0, Err(End::Broken));
     }
@@ -127,6 +138,9 @@ fn follow_records(
         let Some((fp, return_address)) = rising.pair(record) else {
             return Some(Err(End::Broken));
         };
+        let index = stack.index(record);
+        notes.word(index + 1, return_address);
+        notes.frame_pointer(index, fp);
         let return_address = arch::strip(return_address);
         let at = call_site(return_address);
         if !records.contains(return_address) {
@@ -141,6 +155,7 @@ fn follow_records(
             None => return Some(Err(End::TooDeep)),
         }
         record = fp;
+        notes.uses_frame_pointer();
         None
     };
     // By sixteen: the room is looked at less often.
@@ -165,11 +180,19 @@ fn follow_records(
 
 /// Applies a rule that saves a frame record.
 #[inline(always)]
-fn record_step(rule: &Rule, frame: Caller, stack: Words) -> Result<Caller, End> {
-    let cfa = cfa(rule, frame);
-    let Some((fp, return_address)) = stack.pair(stack.index(cfa.wrapping_sub(16))) else {
+fn record_step(
+    rule: &Rule,
+    frame: Caller,
+    stack: Words,
+    notes: &mut impl Notes,
+) -> Result<Caller, End> {
+    let cfa = cfa(rule, frame, notes);
+    let index = stack.index(cfa.wrapping_sub(16));
+    let Some((fp, return_address)) = stack.pair(index) else {
         return Err(End::Broken);
     };
+    notes.word(index + 1, return_address);
+    notes.frame_pointer(index, fp);
     if cfa <= frame.sp {
         return Err(End::Broken);
     }
@@ -178,32 +201,46 @@ fn record_step(rule: &Rule, frame: Caller, stack: Words) -> Result<Caller, End> 
 
 /// Applies a rule of the common kind.
 #[inline(always)]
-fn plain_step(rule: &Rule, frame: Caller, stack: Words) -> Result<Caller, End> {
-    let cfa = cfa(rule, frame);
-    let Some(return_address) = stack.read(rule.ra.address(cfa)) else {
+fn plain_step(
+    rule: &Rule,
+    frame: Caller,
+    stack: Words,
+    notes: &mut impl Notes,
+) -> Result<Caller, End> {
+    let cfa = cfa(rule, frame, notes);
+    let index = stack.index(rule.ra.address(cfa));
+    let Some(return_address) = stack.get(index) else {
         return Err(End::Broken);
     };
+    notes.word(index, return_address);
     if cfa <= frame.sp {
         return Err(End::Broken);
     }
     let fp = match rule.fp {
         Slot::SAME => frame.fp,
-        saved => match stack.read(saved.address(cfa)) {
-            Some(fp) => fp,
-            // Nobody called the outermost frame, whatever its rule says.
-            None if arch::strip(return_address) == 0 => 0,
-            None => return Err(End::Broken),
-        },
+        saved => {
+            let index = stack.index(saved.address(cfa));
+            match stack.get(index) {
+                Some(fp) => {
+                    notes.frame_pointer(index, fp);
+                    fp
+                }
+                // Nobody called the outermost frame, whatever its rule says.
+                None if arch::strip(return_address) == 0 => 0,
+                None => return Err(End::Broken),
+            }
+        }
     };
     called_from(return_address, cfa, fp)
 }
 
 /// The canonical frame address by a rule of these kinds.
 #[inline(always)]
-fn cfa(rule: &Rule, frame: Caller) -> usize {
+fn cfa(rule: &Rule, frame: Caller, notes: &mut impl Notes) -> usize {
     let base = if rule.cfa == Cfa::Sp {
         frame.sp
     } else {
+        notes.uses_frame_pointer();
         frame.fp
     };
     base.wrapping_add_signed(rule.offset as isize)
@@ -381,7 +418,9 @@ mod tests {
             }
             let fp = sp.wrapping_add_signed(8 * fp);
             let mut pcs = [0; 9];
-            let (len, end) = walk(&modules(), Registers { pc, sp, fp }, None, bounds, &mut pcs);
+            let registers = Registers { pc, sp, fp };
+            let stack = super::words(registers, bounds);
+            let (len, end) = walk(&modules(), registers, None, stack, &mut pcs, &mut ());
             (pcs[..len].to_vec(), end)
         })
     }
