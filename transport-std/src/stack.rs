@@ -95,7 +95,7 @@ unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
     }
     let stack = Stack::of_this_thread_if_known(registers.sp);
     // SAFETY: the registers are the caller's.
-    Some(unsafe { intern_on(stack, registers, Use::Contention) })
+    Some(unsafe { intern_on(stack, registers, usize::MAX, Use::Contention) })
 }
 
 /// # Safety
@@ -105,7 +105,7 @@ unsafe fn intern_if_ready(registers: Registers) -> Option<StackId> {
 unsafe fn intern(registers: Registers) -> StackId {
     let stack = stack_at(registers);
     // SAFETY: the registers are the caller's.
-    unsafe { intern_on(stack, registers, Use::Other) }
+    unsafe { intern_on(stack, registers, usize::MAX, Use::Other) }
 }
 
 /// The stack of who called the function with these registers, as far as the frame with the stack pointer `base`, and
@@ -117,9 +117,8 @@ unsafe fn intern(registers: Registers) -> StackId {
 #[inline(never)]
 pub(crate) unsafe fn intern_up_to(base: usize, registers: Registers) -> StackId {
     let stack = stack_at(registers);
-    // SAFETY: the stack pointer is that of a function which is still running, as the caller says.
-    let bounds = unsafe { stack.above(registers.sp) };
-    intern_walk(&Begin::of(registers, bounds, base), Use::Task)
+    // SAFETY: the registers are as the caller says.
+    unsafe { intern_on(stack, registers, base, Use::Task) }
 }
 
 /// Where the calling thread's stack is, with these registers. Makes the unwind tables.
@@ -132,14 +131,16 @@ fn stack_at(registers: Registers) -> Stack {
     Stack::of_this_thread(registers.sp)
 }
 
+/// The stack from these registers as far as the frame with the stack pointer `base`.
+///
 /// # Safety
 ///
 /// The registers are those of a function of the calling thread which is still running.
 #[inline(always)]
-unsafe fn intern_on(stack: Stack, registers: Registers, used: Use) -> StackId {
+unsafe fn intern_on(stack: Stack, registers: Registers, base: usize, used: Use) -> StackId {
     // SAFETY: the stack pointer is that of a function which is still running.
     let bounds = unsafe { stack.above(registers.sp) };
-    intern_walk(&Begin::of(registers, bounds, usize::MAX), used)
+    intern_walk(&Begin::of(registers, bounds, base), used)
 }
 
 /// The stack that the walk which begins so finds. If that is not known yet, it is afterwards.
