@@ -12,22 +12,25 @@
 //!    and no memory, so it may be done anywhere.
 //! 3. It implements [`Target`]: where the tables are, how sampling is started, what is known of the code.
 //! 4. For each client it makes a [`Connection`](http::Connection), and lets a driver from [`transport`] move
-//!    the bytes: over any `embedded_io` or `embedded_io_async` stream, or polled.
+//!    the bytes: over any `embedded_io` or `embedded_io_async` stream, or polled. Over smoltcp, `picoprof-smoltcp`
+//!    does that.
 //!
 //! ```
 //! use picoprof::encode::Body;
 //! use picoprof::http::{Connection, Transmit};
 //! use picoprof::profile::{Profiles, buckets::Buckets};
 //! use picoprof::stack::StackTable;
-//! use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
+//! use picoprof::scratch::{Lent, ScratchPool, words_for};
+//! use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 //!
 //! static STACKS: StackTable<256, 1024> = StackTable::new();
 //! static THREADS: Buckets<64, 1> = Buckets::new();
+//! static SCRATCH: ScratchPool<{ words_for(256, 64, 1).div_ceil(32) + 3 }, 32> = ScratchPool::new();
 //!
 //! struct Firmware;
 //!
 //! impl Target for Firmware {
-//!     type Scratch = [u64; 128];
+//!     type Scratch = Lent<'static>;
 //!     type Symbols = NoSymbols;
 //!     type Encoded<B: Body> = B;
 //!     type Threads = [Thread; 0];
@@ -35,11 +38,11 @@
 //!     fn profiles(&self) -> Profiles<'_> {
 //!         Profiles { threads: Some(THREADS.view()), ..Profiles::of(STACKS.view()) }
 //!     }
-//!     fn scratch(&self, words: usize) -> Option<[u64; 128]> {
-//!         (words <= 128).then_some([0; 128])
+//!     fn scratch(&self, words: usize) -> Option<Lent<'static>> {
+//!         SCRATCH.lend(words)
 //!     }
 //!     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
-//!         NoSymbols { file: "[firmware]", build_id: "" }
+//!         NoSymbols { file: "[firmware]", build_id: BuildId::NONE }
 //!     }
 //!     fn encode<B: Body>(&self, profile: B) -> B {
 //!         profile
@@ -142,12 +145,13 @@
 //!
 //! # How it is built
 //!
-//! Each module uses only those below it: [`transport`], [`http`], [`encode`], [`profile`], [`stack`]. Nothing
+//! Each module uses only those below it: [`transport`], [`http`], [`encode`], [`profile`], [`interrupt`], [`stack`]. Nothing
 //! blocks, and nothing reads a clock: the time is an argument. Bytes are made when there is room for them, a
 //! record at a time and as often as it takes, so no profile is ever in memory as a whole.
 //!
 //! # Features
 //!
+//! * `critical-section`, `single-core`, `lock_api`: the module `profile::lock`, who keeps interrupts masked, and who waits for locks.
 //! * `defmt`: the public types are [`defmt::Format`](https://docs.rs/defmt); lost samples and refused requests
 //!   are logged.
 //!
@@ -157,16 +161,23 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod build_id;
 pub mod encode;
+mod exclusive;
 pub mod http;
+pub mod interrupt;
 pub mod profile;
+pub mod scratch;
 pub mod stack;
 mod sync;
 mod target;
 mod time;
 pub mod transport;
 
+pub use build_id::BuildId;
+pub use exclusive::Exclusive;
 pub use profile::task::{Tracer, set_tracer, task};
+pub use scratch::ScratchPool;
 pub use stack::LocationId;
 pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target, Thread};
 pub use time::Instant;

@@ -5,6 +5,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::build_id::BuildId;
 use crate::encode::Body;
 use crate::profile::labels::LabelSetId;
 use crate::profile::{Kind, Profiles, Role, Wait};
@@ -30,7 +31,8 @@ pub trait Target {
     /// The tables.
     fn profiles(&self) -> Profiles<'_>;
 
-    /// A memory of `words` zeros, or `None` if there isn't so much.
+    /// A memory of `words` zeros, or `None` if there isn't so much. Without a heap, a
+    /// [`ScratchPool`](crate::scratch::ScratchPool) has it.
     ///
     /// Without it a profile carries all locations of the table instead of its own only, text is not sorted,
     /// nothing is left out of `block` and `mutex`, `goroutine` has each thread and task by itself, and a difference
@@ -107,7 +109,8 @@ pub trait Target {
         true
     }
 
-    /// What the reader of a profile should be told, such as why it is empty; "" if nothing.
+    /// What the reader of a profile should be told, such as why it is empty; "" if nothing. It is a comment in the
+    /// profile, and on the index page, so it should have no characters that mean something in HTML.
     fn note(&self, kind: Kind) -> &'static str {
         let _ = kind;
         ""
@@ -239,8 +242,8 @@ pub struct Function {
 pub struct NoSymbols {
     /// The name of the linked file. In brackets it keeps `go tool pprof` from looking for it.
     pub file: &'static str,
-    /// Its GNU build id in hexadecimal, or "".
-    pub build_id: &'static str,
+    /// Its GNU build id, by which readers tell whether they have the same file.
+    pub build_id: BuildId,
 }
 
 impl Symbols for NoSymbols {
@@ -268,6 +271,10 @@ impl Symbols for NoSymbols {
     }
 
     fn string(&self, index: u32) -> Option<&str> {
-        [self.file, self.build_id].get(index as usize).copied()
+        match index {
+            0 => Some(self.file),
+            1 => Some(self.build_id.as_str()),
+            _ => None,
+        }
     }
 }

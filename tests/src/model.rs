@@ -5,11 +5,12 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::time::Duration;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use picoprof::encode::Body;
 use picoprof::http::{Connection, Transmit};
 use picoprof::profile::buckets::{Buckets, RowId};
-use picoprof::profile::heap::HeapProfile;
+use picoprof::profile::heap::{Heap, HeapProfile};
 use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::{Kind, Profiles, Role, Wait};
 use picoprof::stack::{Marker, StackTable};
@@ -49,8 +50,14 @@ pub struct Model {
     pub has_names: Cell<bool>,
     /// Whether `threadcreate` is kept.
     pub has_threads: Cell<bool>,
+    /// Whether there's a heap.
+    pub has_heap: Cell<bool>,
     /// Whether there is memory for a response.
     pub has_memory: Cell<bool>,
+    /// Words of memory that responses have.
+    pub lent: Rc<Cell<usize>>,
+    /// The most that they had at a time.
+    pub most_lent: Cell<usize>,
     /// Whether CPU time can be sampled.
     pub has_cpu_timer: Cell<bool>,
     /// The time, in nanoseconds since 1970.
@@ -87,7 +94,10 @@ impl Default for Model {
             roles: RefCell::default(),
             has_names: Cell::new(true),
             has_threads: Cell::new(true),
+            has_heap: Cell::new(true),
             has_memory: Cell::new(true),
+            lent: Rc::default(),
+            most_lent: Cell::default(),
             has_cpu_timer: Cell::new(true),
             unix_nanos: Cell::new(1_700_000_000_000_000_000),
             date: Cell::default(),
@@ -202,7 +212,7 @@ impl Model {
 }
 
 impl Target for Model {
-    type Scratch = Vec<u64>;
+    type Scratch = Words;
     type Symbols = ModelSymbols;
     type Encoded<B: Body> = B;
     type Threads = Vec<Thread>;
@@ -211,7 +221,11 @@ impl Target for Model {
         Profiles {
             labels: Some(self.labels.view()),
             cpu: Some(self.cpu.view()),
-            heap: Some(self.heap.view()),
+            heap: Some(if self.has_heap.get() {
+                self.heap.view()
+            } else {
+                Heap::none()
+            }),
             threads: self.has_threads.get().then(|| self.threads.view()),
             block: Some(self.block.view()),
             mutex: Some(self.mutex.view()),
@@ -220,8 +234,16 @@ impl Target for Model {
         }
     }
 
-    fn scratch(&self, words: usize) -> Option<Vec<u64>> {
-        self.has_memory.get().then(|| vec![0; words])
+    fn scratch(&self, words: usize) -> Option<Words> {
+        self.has_memory.get().then(|| {
+            let lent = self.lent.clone();
+            lent.set(lent.get() + words);
+            self.most_lent.set(self.most_lent.get().max(lent.get()));
+            Words {
+                words: vec![0; words],
+                lent,
+            }
+        })
     }
 
     fn symbols(&self, locations: &mut dyn Iterator<Item = (LocationId, usize)>) -> ModelSymbols {
@@ -314,6 +336,31 @@ impl Target for Model {
 
     fn describe(&self, page: &mut dyn fmt::Write) -> fmt::Result {
         page.write_str("<li>A model.</li>\n")
+    }
+}
+
+/// Memory for a response, which is counted while it is there.
+#[derive(Debug)]
+pub struct Words {
+    words: Vec<u64>,
+    lent: Rc<Cell<usize>>,
+}
+
+impl AsRef<[u64]> for Words {
+    fn as_ref(&self) -> &[u64] {
+        &self.words
+    }
+}
+
+impl AsMut<[u64]> for Words {
+    fn as_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        self.lent.set(self.lent.get() - self.words.len());
     }
 }
 

@@ -344,6 +344,22 @@ fn the_date_comes_where_go_has_it() {
 }
 
 #[test]
+fn without_keep_alive_the_first_answer_is_the_last() {
+    let model = model();
+    let requests = b"GET /debug/pprof/cmdline HTTP/1.1\r\nHost: test\r\n\r\n".repeat(2);
+    let mut connection = Connection::<_, HEAD>::new(&*model).without_keep_alive();
+    assert_eq!(connection.receive(&requests), requests.len());
+    let (now, mut out) = (Instant::from_millis(0), [0; 1024]);
+    let Transmit::Wrote(len) = connection.transmit(now, &mut out) else {
+        panic!("it has an answer");
+    };
+    let answers = parse_answers(&out[..len], &["GET"]).expect("HTTP");
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].header("Connection"), Some("close"));
+    assert_eq!(connection.transmit(now, &mut out), Transmit::Close);
+}
+
+#[test]
 fn the_command_line_is_separated_by_nul() {
     let response = answer(&model(), "GET", "/debug/pprof/cmdline?debug=1");
     assert_eq!(response.body, b"app\0-v\0file");

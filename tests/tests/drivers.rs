@@ -14,7 +14,7 @@ use std::rc::Rc;
 use picoprof::Instant;
 use picoprof::http::Connection;
 use picoprof::transport::{
-    AsyncClock, Clock, Received, Transport, Wait, poll, serve_async, serve_blocking,
+    AsyncClock, Clock, Polled, Received, Transport, Wait, poll, serve_async, serve_blocking,
 };
 use picoprof_tests::http::{Response, parse_answers};
 use picoprof_tests::model::{Model, talk};
@@ -346,6 +346,177 @@ fn a_blocking_stream_that_ends_ends_the_serving() {
     assert!(stream.sent.is_empty());
 }
 
+// ---- polled
+
+/// A [`Stream`] that may be asked first: it moves no more bytes than it said that it was ready for.
+struct ReadyStream {
+    stream: Stream,
+    readable: usize,
+    writable: usize,
+    ends: bool,
+    /// What it is asked over and over, and is ready for at once.
+    endless: Option<&'static [u8]>,
+}
+
+impl ReadyStream {
+    fn new(reads: &[usize], writes: &[usize]) -> Self {
+        Self {
+            stream: Stream::new(reads, writes),
+            readable: 0,
+            writable: 0,
+            ends: false,
+            endless: None,
+        }
+    }
+}
+
+impl embedded_io::ErrorType for ReadyStream {
+    type Error = Infallible;
+}
+
+impl embedded_io::ReadReady for ReadyStream {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        if let Some(bytes) = self.endless.filter(|_| self.stream.to_receive.is_empty()) {
+            self.stream.to_receive.extend(bytes);
+        }
+        self.readable = self.stream.reads.next();
+        let is_over = self.stream.to_receive.is_empty();
+        Ok(if is_over {
+            self.ends
+        } else {
+            self.readable > 0
+        })
+    }
+}
+
+impl embedded_io::Read for ReadyStream {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        assert!(self.readable > 0 || self.ends, "it would block");
+        self.stream.is_flushed = true;
+        let most = core::mem::take(&mut self.readable);
+        Ok(self.stream.read_now(buffer, most))
+    }
+}
+
+impl embedded_io::WriteReady for ReadyStream {
+    fn write_ready(&mut self) -> Result<bool, Infallible> {
+        self.writable = self.stream.writes.next();
+        Ok(self.writable > 0)
+    }
+}
+
+impl embedded_io::Write for ReadyStream {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        assert!(self.writable > 0 && !bytes.is_empty(), "it would block");
+        let most = core::mem::take(&mut self.writable);
+        Ok(self.stream.write_now(bytes, most))
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        panic!("it would block");
+    }
+}
+
+fn polled_ready<const SIZE: usize>(reads: &[usize], writes: &[usize]) -> Vec<Response> {
+    let model = model();
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Polled::<_, SIZE, SIZE>::new(ReadyStream::new(reads, writes));
+    let mut now = Instant::from_millis(0);
+    let mut quiet = 0;
+    loop {
+        let before = stream.stream().stream.sent.len();
+        let to_receive = stream.stream().stream.to_receive.len();
+        let Ok(wait) = poll(&mut connection, &mut stream, now);
+        let inner = &stream.stream().stream;
+        let has_moved = (inner.sent.len(), inner.to_receive.len()) != (before, to_receive);
+        quiet = if has_moved { 0 } else { quiet + 1 };
+        match wait {
+            Wait::Closed => break,
+            Wait::Receive(time) if quiet > 20 => now = time,
+            Wait::Transmit | Wait::Receive(_) => {}
+        }
+        assert!(quiet < 100, "it stands still");
+    }
+    assert!(!model.is_sampling());
+    answers(&stream.stream().stream.sent)
+}
+
+#[test]
+fn a_stream_without_connections_serves_one_client_after_another() {
+    let model = model();
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Polled::<_, 64, 64>::new(ReadyStream::new(&[1000], &[1000]));
+    // The first goes in the middle of its request.
+    stream.stream().stream.to_receive.truncate(20);
+    let start = Instant::from_millis(5);
+    let Ok(wait) = poll(&mut connection, &mut stream, start);
+    let given_up = start + Duration::from_secs(10);
+    assert_eq!(wait, Wait::Receive(given_up));
+    // However often it is asked: no spurious wake-ups.
+    for _ in 0..100 {
+        let Ok(again) = poll(&mut connection, &mut stream, start);
+        assert_eq!(again, wait);
+    }
+    let mut wait = wait;
+    while wait != Wait::Closed {
+        Ok(wait) = poll(&mut connection, &mut stream, given_up);
+    }
+    let sent = core::mem::take(&mut stream.stream().stream.sent);
+    assert_eq!(answers(&sent)[0].status, 408);
+    // The next.
+    connection = Connection::new(&*model);
+    let request = b"GET /debug/pprof/cmdline HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.stream().stream.to_receive.extend(request);
+    let Ok(wait) = poll(&mut connection, &mut stream, given_up);
+    assert!(matches!(wait, Wait::Receive(_)));
+    assert_eq!(
+        answers(&stream.stream().stream.sent)[0].body,
+        b"app\0-v\0file"
+    );
+}
+
+#[test]
+fn a_stream_that_is_always_ready_leaves_its_caller_the_time() {
+    let requests: [&[u8]; 2] = [
+        b"GET /debug/pprof/cmdline HTTP/1.1\r\nHost: a\r\n\r\n",
+        // Addresses that nothing is said to.
+        b"POST /debug/pprof/symbol HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++",
+    ];
+    for request in requests {
+        let model = model();
+        let mut connection = Connection::<_, HEAD>::new(&*model);
+        let mut stream = Polled::<_, 64, 64>::new(ReadyStream::new(&[1000], &[1000]));
+        stream.stream().stream.to_receive.clear();
+        stream.stream().endless = Some(request);
+        let mut sent = 0;
+        for _ in 0..1000 {
+            let Ok(wait) = poll(&mut connection, &mut stream, Instant::from_millis(0));
+            // It wants to go on, if it may.
+            assert_eq!(wait, Wait::Transmit);
+            let now_sent = stream.stream().stream.sent.len();
+            assert!(now_sent - sent <= 16 * 64, "{}", now_sent - sent);
+            sent = now_sent;
+        }
+        assert!(sent > 10_000);
+    }
+}
+
+#[test]
+fn a_polled_stream_that_ends_ends_its_profile() {
+    let model = model();
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Polled::<_, 64, 64>::new(ReadyStream::new(&[1000], &[1000]));
+    let request = b"GET /debug/pprof/profile HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.stream().stream.to_receive = request.iter().copied().collect();
+    let start = Instant::from_millis(0);
+    let Ok(wait) = poll(&mut connection, &mut stream, start);
+    assert_eq!(wait, Wait::Receive(start + Duration::from_secs(30)));
+    assert!(model.is_sampling());
+    stream.stream().ends = true;
+    let Ok(wait) = poll(&mut connection, &mut stream, start);
+    assert!(wait == Wait::Closed && !model.is_sampling());
+}
+
 // ---- asynchronous
 
 /// A [`Stream`] that is not ready each second time, and that never ends.
@@ -512,6 +683,12 @@ fn drivers_agree() {
     let expected = comparable(expected());
     for pace in [1, 2, 7, 50, 1000] {
         assert_eq!(comparable(polled(&[pace], &[pace])), expected, "{pace}");
+        let ready = [
+            polled_ready::<1>(&[pace], &[pace]),
+            polled_ready::<64>(&[pace], &[pace]),
+            polled_ready::<300>(&[pace], &[pace]),
+        ];
+        assert_eq!(ready.map(comparable), [(); 3].map(|()| expected.clone()));
         for size in [1, 9, 64, 500] {
             assert_eq!(
                 comparable(served_blocking(&[pace], &[pace], size)),
@@ -527,6 +704,7 @@ proptest! {
     fn drivers_agree_at_any_pace((reads, writes) in paces(), size in 1usize..300) {
         let expected = comparable(expected());
         prop_assert_eq!(&comparable(polled(&reads, &writes)), &expected);
+        prop_assert_eq!(&comparable(polled_ready::<50>(&reads, &writes)), &expected);
         prop_assert_eq!(&comparable(served_blocking(&reads, &writes, size)), &expected);
         prop_assert_eq!(&comparable(served_async(&reads, &writes, size)), &expected);
     }

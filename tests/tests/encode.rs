@@ -11,7 +11,8 @@ use picoprof::encode::text::TextEncoder;
 use picoprof::profile::buckets::RowId;
 use picoprof::profile::labels::LabelSetId;
 use picoprof::profile::{Kind, Wait};
-use picoprof::stack::Marker;
+use picoprof::scratch::words_for;
+use picoprof::stack::{Marker, StackId};
 use picoprof_tests::http::parse_answers;
 use picoprof_tests::model::{self, CPU_PERIOD, Code, MAPPINGS, Model, Talk, code_at, drain, talk};
 use picoprof_tests::profile::{LabelValue, decode, validate};
@@ -270,7 +271,8 @@ fn metadata_is_gos() {
         assert_eq!(profile.period_type(), Some(period_type));
         assert_eq!(profile.period, period);
         assert_eq!((profile.time_nanos, profile.duration_nanos), (TIME, 0));
-        assert!(profile.comment.is_empty());
+        // One of its stacks is cut off.
+        assert_eq!(profile.comment.len(), usize::from(kind == Kind::Cpu));
         let unset = [profile.drop_frames, profile.keep_frames, profile.doc_url];
         assert_eq!(unset, [0; 3]);
     }
@@ -433,9 +435,8 @@ fn what_is_lost_has_a_frame_and_a_comment() {
     let n = 2 * all_lost as i64;
     assert_eq!(samples[&(lost(), None)], [n, n * 10_000_000]);
     assert_eq!(profile.total("samples", ""), 20 * model::ROWS as i64);
-    let comments: Vec<_> = profile.comment.iter().map(|&c| profile.string(c)).collect();
     let expected = format!("picoprof: {n} of profile's samples were lost, as a table was full");
-    assert_eq!(comments, [expected]);
+    assert_eq!(comments(&profile)[0], expected);
 
     // Nothing of that in the others, not even the words.
     let profile = encoded(&model, Kind::Heap);
@@ -446,6 +447,206 @@ fn what_is_lost_has_a_frame_and_a_comment() {
             .iter()
             .any(|text| text.contains("were lost"))
     );
+}
+
+fn comments(profile: &Profile) -> Vec<&str> {
+    let comments = profile.comment.iter();
+    comments.map(|&comment| profile.string(comment)).collect()
+}
+
+/// What a profile says of its losses after "picoprof: ", and without the numbers that come first; its text and the
+/// index page say the same, but that the page doesn't look at stacks.
+fn losses(model: &Model, kind: Kind) -> Vec<String> {
+    let bytes = drain(&mut encoder(model, kind), 4096, || {});
+    let profile = sound(&bytes);
+    for size in 1..200 {
+        assert_eq!(drain(&mut encoder(model, kind), size, || {}), bytes);
+    }
+    let mut lines = comments(&profile);
+    let text = text(model, kind);
+    let in_text = text.lines().filter_map(|line| line.strip_prefix("# "));
+    let in_text: Vec<_> = in_text
+        .filter(|line| line.starts_with("picoprof: "))
+        .collect();
+    assert_eq!(in_text, lines);
+    let page = answer(model, "");
+    let name = kind.name();
+    let (_, row) = page.split_once(&format!(">{name}</a>")).unwrap();
+    let (row, _) = row.split_once("</tr>").unwrap();
+    let on_page = row
+        .split("<em>")
+        .skip(1)
+        .map(|part| part.split("</em>").next().unwrap());
+    let is_of_tables = |line: &&str| !line.contains("DEPTH");
+    let of_tables: Vec<_> = lines.iter().copied().filter(is_of_tables).collect();
+    if !matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) {
+        assert_eq!(on_page.collect::<Vec<_>>(), of_tables);
+    }
+    lines.retain(|line| !line.contains("samples were lost"));
+    lines
+        .iter()
+        .map(|line| line.strip_prefix("picoprof: ").unwrap().to_owned())
+        .collect()
+}
+
+fn answer(model: &Model, target: &str) -> String {
+    let request = format!("GET /debug/pprof/{target} HTTP/1.0\r\n\r\n");
+    let Talk { sent, .. } = talk::<512>(model, &[request.as_bytes()], 512);
+    String::from_utf8_lossy(&sent).into_owned()
+}
+
+#[test]
+fn each_full_table_is_named_with_what_to_raise() {
+    let model = Model::default();
+    assert_eq!(losses(&model, Kind::Cpu), [""; 0]);
+    for i in 0..300 {
+        model.sample_cpu(&[0x1001 + i], None, 1);
+    }
+    let both = [
+        "StackTable is full: raise LOCATIONS",
+        "Buckets are full: raise ROWS",
+    ];
+    assert_eq!(losses(&model, Kind::Cpu), both);
+    // Not the others' losses, although they share the stack table.
+    model.create_thread(&[0x1001]);
+    assert_eq!(losses(&model, Kind::ThreadCreate), [""; 0]);
+    model.create_thread(&[0x7001]);
+    assert_eq!(losses(&model, Kind::ThreadCreate), both[..1]);
+
+    let model = Model::default();
+    for i in 0..2000 {
+        let (caller, leaf) = (0x1001 + i % 40, 0x2001 + i / 40);
+        let stack = model.stacks.view().intern(&[leaf, caller], None);
+        // Always in one row, unless the stack is lost.
+        if stack == StackId::LOST {
+            model.block.view().add(stack, 0, &[1, 1]);
+        }
+    }
+    assert_eq!(
+        losses(&model, Kind::Block),
+        ["StackTable is full: raise CALLS"]
+    );
+
+    let model = Model::default();
+    for i in 0..2 * model::ROWS {
+        model.allocate(&[0x1001 + i], (i + 1) << 12, 64);
+    }
+    let heap = [
+        "HeapProfile is full: raise ROWS",
+        "HeapProfile can't watch all samples until they are freed: raise LIVE",
+    ];
+    assert_eq!(losses(&model, Kind::Heap), heap);
+    assert_eq!(losses(&model, Kind::Allocs), heap);
+
+    let model = Model::default();
+    let spawned = core::iter::from_fn(|| model.spawn("task", &[0x1001]));
+    assert!(spawned.count() > 1);
+    let task = ["TaskPool is full, and some tasks run unseen: raise N"];
+    assert_eq!(losses(&model, Kind::Goroutine), task);
+    assert_eq!(losses(&model, Kind::Cpu), [""; 0]);
+}
+
+#[test]
+fn stacks_that_are_cut_off_have_a_comment() {
+    let depth =
+        ["stacks are cut off where they are deeper than the sampler's buffer: raise its DEPTH"];
+    for has_memory in [true, false] {
+        let model = Model::default();
+        model.has_memory.set(has_memory);
+        model.sample_cpu(&[0x1001, 0x1002], Some(Marker::Broken), 1);
+        assert_eq!(losses(&model, Kind::Cpu), [""; 0]);
+        model.sample_cpu(&[0x1001, 0x1002], Some(Marker::TooDeep), 1);
+        assert_eq!(losses(&model, Kind::Cpu), depth);
+        assert_eq!(losses(&model, Kind::Heap), [""; 0]);
+    }
+}
+
+/// What is lost while the samples are sent is in the comment, and no comment is without its loss.
+#[test]
+fn a_loss_while_a_profile_is_sent_has_its_comment() {
+    let mut with_comment = 0;
+    for size in 1..300 {
+        let model = busy();
+        let mut pieces = 0;
+        let bytes = drain(&mut encoder(&model, Kind::Cpu), size, || {
+            pieces += 1;
+            if pieces == 2 {
+                let lost = StackId::LOST;
+                model.cpu.view().add(lost, 0, &[3]);
+            }
+        });
+        let profile = sound(&bytes);
+        let lost = samples_of(&profile).contains_key(&(lost(), None));
+        let expected = ["picoprof: 3 of profile's samples were lost"];
+        let of_lost: Vec<_> = comments(&profile)
+            .into_iter()
+            .filter(|comment| !comment.contains("DEPTH"))
+            .collect();
+        // Nothing is full: who counts for `LOST` knows why.
+        assert_eq!(of_lost, &expected[..usize::from(lost)]);
+        with_comment += u32::from(lost);
+    }
+    assert!(with_comment > 10);
+}
+
+/// No request takes more memory than the documentation says.
+#[test]
+fn responses_take_the_memory_that_they_are_said_to() {
+    let model = busy();
+    for i in 0..model::ROWS {
+        model.wait(&[0x1001 + i, 0x3004], 5);
+        model.release(&[0x1001 + i, 0x3004], 5);
+        model.create_thread(&[0x1001 + i]);
+        model.sample_cpu(&[0x1001 + i], None, 1);
+        model.allocate(&[0x1001 + i], (i + 1) << 12, 64);
+    }
+    let tasks = model.tasks.view().len() + model.threads_now.borrow().len();
+    let labels = 64;
+    for kind in Kind::ALL {
+        let (rows, width) = match kind {
+            Kind::Goroutine | Kind::GoroutineLeak => (5 * tasks + 8, 2),
+            Kind::Heap | Kind::Allocs => (model::ROWS, 4),
+            Kind::Block | Kind::Mutex => (model::ROWS, 2),
+            Kind::Cpu | Kind::ThreadCreate => (model::ROWS, 1),
+        };
+        let words = words_for(256, rows, width) + labels;
+        let mut most = 0;
+        for query in ["", "?debug=1", "?debug=2", "?seconds=1", "?seconds=1&all=1"] {
+            model.most_lent.set(0);
+            assert!(answer(&model, &format!("{}{query}", kind.name())).contains(" 200 OK\r\n"));
+            assert_eq!(model.lent.get(), 0);
+            most = most.max(model.most_lent.get());
+        }
+        assert!(most <= words, "{kind:?}: {most} of {words}");
+        // It is not far from the truth, where all rows are in use; tasks all have the same stacks here.
+        let is_rows = !matches!(kind, Kind::Goroutine | Kind::GoroutineLeak);
+        assert!(
+            !is_rows || most >= words * 2 / 3,
+            "{kind:?}: {most} of {words}"
+        );
+    }
+}
+
+/// A program without a heap has the endpoints all the same, and they say why there's nothing.
+#[test]
+fn without_a_heap_its_profiles_are_empty_and_say_why() {
+    let model = Model::default();
+    model.has_heap.set(false);
+    model.note.set("empty: no heap");
+    for kind in [Kind::Heap, Kind::Allocs] {
+        let profile = encoded(&model, kind);
+        assert!(profile.sample.is_empty());
+        assert_eq!(comments(&profile), ["empty: no heap"]);
+        assert_eq!(profile.sample_type.len(), 4);
+        assert_eq!(profile.period, 512 * 1024);
+        let expected = "heap profile: 0: 0 [0: 1] @ heap/1048576\n# empty: no heap\n";
+        assert!(text(&model, kind).starts_with(expected));
+        for target in ["?seconds=1", "?debug=1", "?gc=1"] {
+            let answer = answer(&model, &format!("{}{target}", kind.name()));
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{target}");
+        }
+    }
+    assert!(answer(&model, "").contains("<br><em>empty: no heap</em></td>"));
 }
 
 /// A program whose every kind has the same stack with these labels, and once without any.
@@ -576,8 +777,7 @@ fn the_targets_note_and_frames_to_drop_are_told() {
     model.note.set("sampled by hand");
     model.drop_frames.set("alloc::.*");
     let profile = encoded(&model, Kind::Heap);
-    let comments: Vec<_> = profile.comment.iter().map(|&c| profile.string(c)).collect();
-    assert_eq!(comments, ["sampled by hand"]);
+    assert_eq!(comments(&profile), ["sampled by hand"]);
     assert_eq!(profile.string(profile.drop_frames), "alloc::.*");
     let text = text(&model, Kind::Heap);
     assert_eq!(text.lines().nth(1), Some("# sampled by hand"));
@@ -738,12 +938,11 @@ fn markers_have_lines_in_text() {
     let model = Model::default();
     let stack = model.stacks.view().intern(&[0x1001], Some(Marker::TooDeep));
     model.threads.view().add(stack, 0, &[1]);
-    model
-        .threads
-        .view()
-        .add(picoprof::stack::StackId::LOST, 0, &[9]);
+    model.threads.view().add(StackId::LOST, 0, &[9]);
     let expected = format!(
         "threadcreate profile: total 10\n\
+         # picoprof: 9 of threadcreate's samples were lost\n\
+         # picoprof: stacks are cut off where they are deeper than the sampler's buffer: raise its DEPTH\n\
          9 @ 0x1\n#\t0x0\tpicoprof._LostSample\n\n\
          1 @ 0x1002 0x1\n{}#\t0x0\tpicoprof._StackTooDeep\n\n",
         frame_lines(&[0x1001])
@@ -758,10 +957,7 @@ const BEYOND: usize = 1500;
 fn the_buffers_size_changes_nothing() {
     let model = busy();
     model.note.set("a note");
-    model
-        .cpu
-        .view()
-        .add(picoprof::stack::StackId::LOST, 0, &[3]);
+    model.cpu.view().add(StackId::LOST, 0, &[3]);
     for has_memory in [true, false] {
         model.has_memory.set(has_memory);
         for kind in Kind::ALL {
@@ -913,7 +1109,10 @@ fn check_text(text: &str, kind: Kind) {
         } else if let Some((values, pcs)) = line.split_once(" @ ") {
             counts(values) && pcs.split(' ').all(|pc| pc.starts_with("0x"))
         } else {
-            line.is_empty() || line.starts_with("#\t0x") || line.starts_with("# runtime.MemStats")
+            line.is_empty()
+                || ["#\t0x", "# runtime.MemStats", "# picoprof: "]
+                    .iter()
+                    .any(|start| line.starts_with(start))
         };
         assert!(is_good, "line {line:?}");
     }
@@ -950,7 +1149,7 @@ fn numbers_that_buffers_cut_are_not_patched_together() {
     };
     let lose = |model: &Model, n| {
         let rows = model.heap.view().rows();
-        rows.add(picoprof::stack::StackId::LOST, 0, &[n, n]);
+        rows.add(StackId::LOST, 0, &[n, n]);
     };
     let model = Model::default();
     lose(&model, 99_999);
@@ -1147,6 +1346,11 @@ proptest! {
             let text = String::from_utf8(text).unwrap();
             check_text(&text, kind);
         }
+        let is_cut = samples_of(&encoded(&model, Kind::Cpu)).keys().any(|(stack, _)| {
+            stack.iter().any(|place| *place == Place::Marker(Marker::TooDeep.name()))
+        });
+        let has_comment = comments(&encoded(&model, Kind::Cpu)).iter().any(|c| c.contains("DEPTH"));
+        prop_assert_eq!(is_cut, has_comment);
         prop_assert!(!model.is_asked_wrongly.get());
     }
 }

@@ -330,7 +330,7 @@ fn stacks_that_are_lost_are_counted() {
     let profile = profile(&model, Kind::Goroutine);
     assert_eq!(profile.total("goroutine", "picoprof._LostSample"), 2);
     let comments: Vec<_> = profile.comment.iter().map(|&c| profile.string(c)).collect();
-    let expected = "picoprof: 2 of goroutine's samples were lost, as a table was full";
+    let expected = "picoprof: 2 of goroutine's samples were lost";
     assert_eq!(comments, [expected]);
     let goroutines = parsed(&dump(&model));
     assert_eq!(goroutines[5].functions()[0], "picoprof._LostSample");

@@ -31,7 +31,6 @@ mod clock;
 mod contention;
 mod cpu;
 mod current;
-mod exclusive;
 mod gzip;
 mod host;
 mod interposed;

@@ -8,11 +8,11 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use picoprof::stack::capture::{End, Registers, registers_here};
 use picoprof::stack::{Marker, Memo, StackId};
 
-use crate::exclusive::Exclusive;
 use crate::stack_bounds::Stack;
 use crate::tables::MAX_DEPTH;
 use crate::unwind::{Begin, Trail, Trails};
 use crate::{tables, unwind};
+use picoprof::Exclusive;
 
 /// What stacks are taken with; each thread has its place, and some share one.
 static PLACES: [Exclusive<Place>; 64] = [const { Exclusive::new(Place::new()) }; 64];

@@ -60,7 +60,7 @@ impl Tracer for ThisProcess {
 
     fn stack(&self, registers: Registers, base: usize) -> StackId {
         let base = if base == 0 { usize::MAX } else { base };
-        // SAFETY: only `picoprof`'s tasks have this tracer, and they keep to what `Tracer::stack` says of the registers.
+        // SAFETY: only `picoprof`'s tasks and locks have this tracer, and they keep to what `Tracer::stack` says of the registers.
         unsafe { stack::intern_up_to(base, registers) }
     }
 

@@ -15,7 +15,7 @@ use picoprof::profile::task::{Context, TaskPool, Tasks};
 use picoprof::profile::{Kind, Profiles};
 use picoprof::stack::capture::Registers;
 use picoprof::stack::{StackId, StackTable};
-use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
+use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 use super::tasks;
 
@@ -49,7 +49,7 @@ impl Target for Bare {
     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
         NoSymbols {
             file: "[bench]",
-            build_id: "",
+            build_id: BuildId::NONE,
         }
     }
 

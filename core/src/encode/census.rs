@@ -2,10 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use core::cmp::Reverse;
-
 use super::goroutines::{Goroutine, Goroutines};
-use super::pairs::Pairs;
+use super::pairs::{self, Pairs};
 use crate::profile::Kind;
 use crate::profile::buckets::Values;
 use crate::profile::labels::LabelSetId;
@@ -63,13 +61,6 @@ impl<'t, T: Target> Census<'t, T> {
             }
         }
     }
-
-    /// Those whose stack found no room in a table, and those that came while the others were counted.
-    pub(crate) fn lost(&self) -> u64 {
-        let records = (0..self.extent()).filter_map(|index| self.record(index));
-        let lost = records.filter(|&(stack, ..)| stack == StackId::LOST);
-        lost.map(|(_, _, values)| values[0]).sum()
-    }
 }
 
 /// A key (stack and labels) and a count, which is signed, for each.
@@ -115,7 +106,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
     /// One pair for each key, if its counts don't add up to nothing; most first, then by key, as Go sorts them.
     fn summed(mut self) -> Self {
         let pairs = self.pairs.as_mut_slice();
-        pairs.sort_unstable();
+        pairs::sort(pairs);
         let mut len = 0;
         let mut next = 0;
         while let Some(&[key, _]) = pairs.get(next) {
@@ -134,7 +125,15 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
         }
         self.pairs.truncate(len);
         let pairs = self.pairs.as_mut_slice();
-        pairs.sort_unstable_by_key(|&[key, count]| (Reverse(count as i64), key));
+        // The greatest count, which is signed, has the least key: one way to sort is enough for all.
+        let turned = |count: u64| !(count ^ 1 << 63);
+        pairs
+            .iter_mut()
+            .for_each(|pair| *pair = [turned(pair[1]), pair[0]]);
+        pairs::sort(pairs);
+        pairs
+            .iter_mut()
+            .for_each(|pair| *pair = [pair[1], turned(pair[0])]);
         self
     }
 }

@@ -12,12 +12,12 @@ use core::time::Duration;
 
 use super::Body;
 use super::goroutines::{Goroutine, Goroutines, id_of_task};
-use super::labels;
 use super::reasons::Reasons;
 use super::records::{self, Cursor, Records};
 use super::source;
 use super::used::Used;
 use super::wire::Window;
+use crate::profile::label_text::Place;
 use crate::profile::labels::Labels;
 use crate::profile::task::{State, Task};
 use crate::profile::{Kind, Profiles, Role, Wait};
@@ -190,7 +190,9 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             write!(out, ", {minutes} minutes")?;
         }
         out.write_str("]")?;
-        labels::render_in_header(out, self.labels, goroutine.labels())?;
+        if let Some(table) = self.labels {
+            table.write(goroutine.labels(), Place::Header, out)?;
+        }
         out.write_str(":\n")
     }
 

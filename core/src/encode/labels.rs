@@ -1,10 +1,8 @@
-//! Labels as the encoders show them: as strings of a profile, and in the texts as Go writes them.
+//! Labels as strings of a profile.
 
 #![forbid(unsafe_code)]
 
-use core::fmt::{self, Write};
-
-use crate::profile::labels::{LabelSetId, Labels, Text, TextId};
+use crate::profile::labels::{LabelSetId, Labels, TextId};
 
 /// The strings of the labels that a profile uses, each with a number from 1 up.
 ///
@@ -50,11 +48,15 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
         }
     }
 
-    /// Keys and values of a set that is in, by their numbers; 0 for a string that is empty.
-    pub(crate) fn pairs(&self, set: LabelSetId) -> impl Iterator<Item = (u64, u64)> {
-        let labels = self.labels.filter(|_| set != LabelSetId::EMPTY);
-        let pairs = labels.into_iter().flat_map(move |labels| labels.ids(set));
-        pairs.map(|(key, value)| (self.number(key), self.number(value)))
+    /// Shows the keys and values of a set that is in, by their numbers; 0 for a string that is empty.
+    pub(crate) fn for_each_pair(&self, set: LabelSetId, mut visit: impl FnMut(u64, u64)) {
+        if set != LabelSetId::EMPTY
+            && let Some(labels) = self.labels
+        {
+            for (key, value) in labels.ids(set) {
+                visit(self.number(key), self.number(value));
+            }
+        }
     }
 
     /// The highest number.
@@ -109,163 +111,16 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
     }
 }
 
-/// The line `# labels: {"key":"value", "key":"value"}` of `debug=1`, as `runtime/pprof`'s labelMap.String has it;
-/// nothing for the set without labels.
-pub(crate) fn render_line(
-    out: &mut impl Write,
-    labels: Option<Labels<'_>>,
-    set: LabelSetId,
-) -> fmt::Result {
-    let mut separator = "# labels: {";
-    for (key, value) in pairs(labels, set) {
-        write!(
-            out,
-            "{separator}{}:{}",
-            Quoted(key.as_str()),
-            Quoted(value.as_str())
-        )?;
-        separator = ", ";
-    }
-    if separator == ", " {
-        out.write_str("}\n")
-    } else {
-        Ok(())
-    }
-}
-
-/// The ` {key: value, key: value}` in the header of a goroutine's stack in `debug=2`; nothing for the set without
-/// labels.
-pub(crate) fn render_in_header(
-    out: &mut impl Write,
-    labels: Option<Labels<'_>>,
-    set: LabelSetId,
-) -> fmt::Result {
-    let mut separator = " {";
-    for (key, value) in pairs(labels, set) {
-        write!(
-            out,
-            "{separator}{}: {}",
-            Word(key.as_str()),
-            Word(value.as_str())
-        )?;
-        separator = ", ";
-    }
-    if separator == ", " {
-        out.write_str("}")
-    } else {
-        Ok(())
-    }
-}
-
-fn pairs<'a>(
-    labels: Option<Labels<'a>>,
-    set: LabelSetId,
-) -> impl Iterator<Item = (Text, Text)> + 'a {
-    labels.into_iter().flat_map(move |labels| labels.pairs(set))
-}
-
-/// A string that is quoted where it could be taken for something else, as Go's runtime does.
-struct Word<'a>(&'a str);
-
-impl fmt::Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./_".contains(&byte);
-        if !self.0.is_empty() && self.0.bytes().all(is_plain) {
-            f.write_str(self.0)
-        } else {
-            fmt::Display::fmt(&Quoted(self.0), f)
-        }
-    }
-}
-
-/// A string as Go's `strconv.Quote` writes it.
-///
-/// What can't be printed is told by Rust's tables. For marks that combine with the character before they
-/// differ from Go's, which prints them; who reads the string gets the same.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for character in self.0.chars() {
-            match character {
-                '"' | '\\' => write!(f, "\\{character}")?,
-                '\x07' => f.write_str("\\a")?,
-                '\x08' => f.write_str("\\b")?,
-                '\x0c' => f.write_str("\\f")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                '\x0b' => f.write_str("\\v")?,
-                ' '..='~' => f.write_char(character)?,
-                '\0'..='\x7f' => write!(f, "\\x{:02x}", u32::from(character))?,
-                _ if is_printable(character) => f.write_char(character)?,
-                '\u{80}'..='\u{ffff}' => write!(f, "\\u{:04x}", u32::from(character))?,
-                _ => write!(f, "\\U{:08x}", u32::from(character))?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
-fn is_printable(character: char) -> bool {
-    !character.is_whitespace() && character.escape_debug().len() == 1
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     extern crate std;
 
-    use std::string::{String, ToString};
+    use std::string::ToString;
     use std::vec;
     use std::vec::Vec;
 
     use super::*;
     use crate::profile::labels::LabelTable;
-
-    /// What Go 1.27's strconv.Quote makes of them.
-    #[test]
-    fn quotes_as_go_does() {
-        for (text, quoted) in [
-            ("", r#""""#),
-            ("a b", r#""a b""#),
-            ("\"\\'", r#""\"\\'""#),
-            (
-                "\0\x07\x08\t\n\x0b\x0c\r\x1b\x7f",
-                r#""\x00\a\b\t\n\v\f\r\x1b\x7f""#,
-            ),
-            ("é日😀", r#""é日😀""#),
-            (
-                "\u{a0}\u{200b}\u{feff}\u{e000}",
-                r#""\u00a0\u200b\ufeff\ue000""#,
-            ),
-            ("\u{e0001}", r#""\U000e0001""#),
-        ] {
-            assert_eq!(Quoted(text).to_string(), quoted);
-        }
-    }
-
-    #[test]
-    fn texts_are_those_of_go() {
-        let table = LabelTable::<64, 64>::new();
-        let labels = Some(table.view());
-        let set = table.view().extend(
-            LabelSetId::EMPTY,
-            &[("tenant", "t1"), ("route", "/a b"), ("x-y", "")],
-        );
-        let mut text = String::new();
-        render_line(&mut text, labels, set).unwrap();
-        render_line(&mut text, labels, LabelSetId::EMPTY).unwrap();
-        render_line(&mut text, None, set).unwrap();
-        assert_eq!(
-            text,
-            "# labels: {\"route\":\"/a b\", \"tenant\":\"t1\", \"x-y\":\"\"}\n"
-        );
-        text.clear();
-        render_in_header(&mut text, labels, set).unwrap();
-        render_in_header(&mut text, labels, LabelSetId::EMPTY).unwrap();
-        assert_eq!(text, r#" {route: "/a b", tenant: t1, "x-y": ""}"#);
-    }
 
     #[test]
     fn every_number_has_its_string_whatever_the_memory() {
@@ -281,13 +136,11 @@ mod tests {
             strings.insert(b);
             strings.insert(LabelSetId::EMPTY);
             for set in [a, b] {
-                let mut texts: Vec<_> = strings
-                    .pairs(set)
-                    .map(|(key, value)| {
-                        let text = |number| labels.text(strings.text(number)).to_string();
-                        (text(key), text(value))
-                    })
-                    .collect();
+                let mut texts = Vec::new();
+                strings.for_each_pair(set, |key, value| {
+                    let text = |number| labels.text(strings.text(number)).to_string();
+                    texts.push((text(key), text(value)));
+                });
                 texts.sort();
                 let expected = labels.pairs(set);
                 let expected: Vec<_> = expected
@@ -309,6 +162,7 @@ mod tests {
             }
         }
         let no_labels = LabelStrings::<Vec<u64>>::new(None, |_| None);
-        assert_eq!((no_labels.count(), no_labels.pairs(other).count()), (0, 0));
+        no_labels.for_each_pair(other, |_, _| panic!("there are none"));
+        assert_eq!(no_labels.count(), 0);
     }
 }

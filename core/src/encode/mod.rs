@@ -6,6 +6,7 @@ pub(crate) mod census;
 pub mod dump;
 pub(crate) mod goroutines;
 pub(crate) mod labels;
+pub(crate) mod losses;
 pub(crate) mod pairs;
 pub mod profile;
 pub(crate) mod reasons;

@@ -46,3 +46,74 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Pairs<S> {
         places.get_mut(..self.len).unwrap_or_default()
     }
 }
+
+/// Sorts pairs by their first words, and those with the same by their second.
+pub(crate) fn sort(pairs: &mut [[u64; 2]]) {
+    #[cfg(target_pointer_width = "64")]
+    pairs.sort_unstable();
+    // The library's is four KiB of code, and there's not so much to sort.
+    #[cfg(not(target_pointer_width = "64"))]
+    heap_sort(pairs);
+}
+
+#[cfg(any(test, not(target_pointer_width = "64")))]
+fn heap_sort(pairs: &mut [[u64; 2]]) {
+    // First what makes it a heap, with the greatest in front; then the greatest of the rest goes to its end.
+    for step in (0..pairs.len() + pairs.len() / 2).rev() {
+        let (root, len) = match step.checked_sub(pairs.len()) {
+            Some(root) => (root, pairs.len()),
+            None => {
+                pairs.swap(0, step);
+                (0, step)
+            }
+        };
+        if let Some(heap) = pairs.get_mut(..len) {
+            sift_down(heap, root);
+        }
+    }
+}
+
+/// Lets the pair at `place` sink below those that are greater.
+#[cfg(any(test, not(target_pointer_width = "64")))]
+fn sift_down(heap: &mut [[u64; 2]], mut place: usize) {
+    loop {
+        let mut greatest = place;
+        for child in [2 * place + 1, 2 * place + 2] {
+            if heap
+                .get(child)
+                .is_some_and(|pair| Some(pair) > heap.get(greatest))
+            {
+                greatest = child;
+            }
+        }
+        if greatest == place {
+            return;
+        }
+        heap.swap(place, greatest);
+        place = greatest;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn both_ways_to_sort_agree(
+            pairs in prop::collection::vec(prop::array::uniform2(prop_oneof![0u64..8, any::<u64>()]), 0..100)
+        ) {
+            let mut expected: Vec<_> = pairs.clone();
+            sort(&mut expected);
+            let mut sorted = pairs;
+            heap_sort(&mut sorted);
+            prop_assert_eq!(sorted, expected);
+        }
+    }
+}

@@ -2,16 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt::Write as _;
-
 use super::Body;
 use super::labels::LabelStrings;
+use super::losses::Losses;
 use super::records::{self, Cursor, Records};
 use super::source::{Record, Source};
 use super::used::{self, Used};
-use super::wire::{
-    Count, Message, Sink, Window, int, length_prefix, message, string, varint, varint_len,
-};
+use super::wire::{Message, Window, int, length_prefix, message, string, varint, varint_len};
 use crate::profile::labels::{LabelSetId, Text, TextId};
 use crate::profile::{Kind, SampleValues, ValueType};
 use crate::stack::{Frame, Frames, Marker, StackId};
@@ -67,10 +64,13 @@ mod tag {
     pub(super) const FUNCTION_START_LINE: u32 = 5; // int64
 }
 
+/// Bytes of ids that are kept: those of 32 frames, or of 64 that are among the most used.
+const IDS: usize = 64;
+
 /// Encodes a profile as profile.proto, without gzip.
 ///
-/// Samples come first, as they show which locations the profile uses; then mappings, locations, functions and
-/// strings. Counters that move while this goes on are read once, when their record begins.
+/// Samples come first, as they show which locations the profile uses; then mappings, locations, functions,
+/// comments on what is lost, and strings. Counters that move while this goes on are read once, when their record begins.
 #[derive(Debug)]
 pub struct ProfileEncoder<'t, T: Target> {
     source: Source<'t, T>,
@@ -78,10 +78,12 @@ pub struct ProfileEncoder<'t, T: Target> {
     cursor: Cursor,
     /// The record, where it is a sample.
     sample: Sample<'t>,
-    /// Known when the profile begins: a comment says so.
-    has_lost: bool,
+    /// The ids of its locations as they are sent, if there's room for all of them: so most stacks are walked once.
+    ids: [u8; IDS],
+    /// Whether a sample so far has a stack that is cut off.
+    is_cut: bool,
     /// Known when the samples are out.
-    lost: u64,
+    losses: Losses,
     used: Used<T::Scratch>,
     label_strings: LabelStrings<'t, T::Scratch>,
     /// The record, where it is a string of a label.
@@ -97,8 +99,10 @@ enum Section {
     Mappings,
     Locations,
     Functions,
+    Comments,
     OwnStrings,
     LabelStrings,
+    CommentStrings,
     Strings,
     Done,
 }
@@ -110,9 +114,11 @@ impl Section {
             Self::Samples => Self::Mappings,
             Self::Mappings => Self::Locations,
             Self::Locations => Self::Functions,
-            Self::Functions => Self::OwnStrings,
+            Self::Functions => Self::Comments,
+            Self::Comments => Self::OwnStrings,
             Self::OwnStrings => Self::LabelStrings,
-            Self::LabelStrings => Self::Strings,
+            Self::LabelStrings => Self::CommentStrings,
+            Self::CommentStrings => Self::Strings,
             Self::Strings | Self::Done => Self::Done,
         }
     }
@@ -125,8 +131,9 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             section: Section::Header,
             cursor: Cursor::default(),
             sample: Sample::EMPTY,
-            has_lost: source.lost() != 0,
-            lost: 0,
+            is_cut: false,
+            losses: Losses::none(source.kind),
+            ids: [0; IDS],
             used: Used::numbered(&source.stacks, |words| source.target.scratch(words)),
             label_strings: LabelStrings::new(source.labels, |words| source.target.scratch(words)),
             label_string: TextId::EMPTY,
@@ -139,16 +146,36 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         while self.cursor.index < self.source.extent() {
             if let Some(record) = self.source.record(self.cursor.index) {
                 let frames = self.source.stacks.frames(record.stack);
-                frames
+                let mut outermost = None;
+                let locations = frames
                     .clone()
-                    .for_each(|location| self.used.insert(location));
+                    .inspect(|&location| outermost = Some(location));
+                let mut ids = Window::new(&mut self.ids);
+                let sent = ids.record(0, |ids| {
+                    let put = |id: u32| varint(ids, id.into());
+                    self.used.insert_all(locations, put);
+                });
+                let locations_len = match sent {
+                    None => ids.filled(),
+                    Some(_) => self.ids_len(&frames),
+                };
+                self.is_cut |= outermost == Some(Marker::TooDeep.location());
                 self.label_strings.insert(record.labels);
-                self.sample = Sample::new(&self.source, &self.used, frames, record);
+                self.sample = Sample::new(&self.source, frames, locations_len, record);
                 return true;
             }
             self.cursor.index += 1;
         }
         false
+    }
+
+    /// How long the ids of locations are, which are in.
+    #[cold]
+    fn ids_len(&self, frames: &Frames<'_>) -> usize {
+        let mut len = 0;
+        self.used
+            .for_each_id(frames.clone(), |id| len += varint_len(id.into()));
+        len
     }
 
     fn find_location(&mut self) -> bool {
@@ -183,7 +210,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
 
     fn location(&self) -> Option<Location<'_, T::Symbols>> {
         let location = used::location_at(self.cursor.index)?;
-        let id = Some(self.used.id(location)).filter(|&id| id != 0)?;
+        let id = Some(u64::from(self.used.id(location))).filter(|&id| id != 0)?;
         let (address, lines) = match self.source.stacks.location(location) {
             Frame::Marker(marker) => {
                 let function_id = self.markers_used(marker as usize) + 1;
@@ -229,9 +256,14 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         self.symbols.as_ref()?.function(u32::try_from(index).ok()?)
     }
 
+    /// The number of the first comment's string.
+    fn first_comment_string(&self) -> u64 {
+        OwnStrings::count(self.source.kind) as u64 + self.label_strings.count()
+    }
+
     /// The number of the symbols' first string.
     fn first_symbol_string(&self) -> u64 {
-        OwnStrings::count(self.source.kind) as u64 + self.label_strings.count()
+        self.first_comment_string() + self.losses.count() as u64
     }
 
     fn symbol_string(&self) -> Option<&str> {
@@ -272,23 +304,23 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         if !self.source.note.is_empty() {
             int(sink, tag::PROFILE_COMMENT, OwnStrings::note(kind));
         }
-        // What is lost from now on has no comment, but it has its frame.
-        if self.has_lost {
-            int(sink, tag::PROFILE_COMMENT, OwnStrings::lost(kind));
-        }
     }
 
-    fn render_sample(&self, sink: &mut impl Sink) {
+    fn render_sample(&self, sink: &mut Window<'_>) {
         let sample = &self.sample;
         let values_len = sample.values().map(varint_len).sum();
-        let mut labels_len = Count::default();
-        self.render_labels(&mut labels_len);
-        let packed = |len: u64| 1 + varint_len(len) + len;
-        let len = packed(sample.locations_len) + packed(values_len) + labels_len.0;
+        let mut labels = Window::counting();
+        self.render_labels(&mut labels);
+        let packed = |len: usize| 1 + varint_len(len as u64) + len;
+        let len = packed(sample.locations_len) + packed(values_len) + labels.count();
         length_prefix(sink, tag::PROFILE_SAMPLE, len);
         length_prefix(sink, tag::SAMPLE_LOCATION_ID, sample.locations_len);
-        for location in sample.frames.clone() {
-            varint(sink, self.used.id(location));
+        match self.ids.get(..sample.locations_len) {
+            Some(ids) => sink.bytes(ids),
+            None => {
+                let put = |id: u32| varint(sink, id.into());
+                self.used.for_each_id(sample.frames.clone(), put);
+            }
         }
         length_prefix(sink, tag::SAMPLE_VALUE, values_len);
         for value in sample.values() {
@@ -297,19 +329,19 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         self.render_labels(sink);
     }
 
-    fn render_labels(&self, sink: &mut impl Sink) {
+    fn render_labels(&self, sink: &mut Window<'_>) {
         let first = OwnStrings::count(self.source.kind) as u64;
         let string = |number: u64| match number.checked_sub(1) {
             Some(index) => first + index,
             None => OwnStrings::LABEL_EMPTY,
         };
-        for (key, value) in self.label_strings.pairs(self.sample.labels) {
+        (self.label_strings).for_each_pair(self.sample.labels, |key, value| {
             let label = TextLabel {
                 key: string(key),
                 text: string(value),
             };
             message(sink, tag::SAMPLE_LABEL, &label);
-        }
+        });
         if let Some(size) = self.sample.object_size {
             message(sink, tag::SAMPLE_LABEL, &BytesLabel { size });
         }
@@ -318,18 +350,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     fn render_own_string(&self, sink: &mut Window<'_>) {
         let kind = self.source.kind;
         let index = self.cursor.index as u64;
-        if index == OwnStrings::lost(kind) && self.has_lost {
-            let text = format_args!(
-                "picoprof: {} of {}'s samples were lost, as a table was full",
-                self.lost,
-                kind.name(),
-            );
-            let mut count = Count::default();
-            // Neither sink fails.
-            let _ = count.write_fmt(text);
-            length_prefix(sink, tag::PROFILE_STRING_TABLE, count.0);
-            let _ = sink.write_fmt(text);
-        } else if index == OwnStrings::note(kind) {
+        if index == OwnStrings::note(kind) {
             string(sink, tag::PROFILE_STRING_TABLE, self.source.note);
         } else if index == OwnStrings::drop_frames(kind) {
             string(sink, tag::PROFILE_STRING_TABLE, self.source.drop_frames);
@@ -339,6 +360,15 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
                 tag::PROFILE_STRING_TABLE,
                 OwnStrings::fixed(kind, index),
             );
+        }
+    }
+
+    fn render_comment_string(&self, sink: &mut Window<'_>) {
+        if let Some(line) = self.losses.line(self.cursor.index) {
+            let mut counting = Window::counting();
+            line.render(&mut counting);
+            length_prefix(sink, tag::PROFILE_STRING_TABLE, counting.count());
+            line.render(sink);
         }
     }
 
@@ -381,6 +411,9 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 Section::Mappings => self.mapping().is_some(),
                 Section::Locations => self.find_location(),
                 Section::Functions => self.find_function(),
+                Section::Comments | Section::CommentStrings => {
+                    self.cursor.index < self.losses.count()
+                }
                 Section::OwnStrings => self.cursor.index < OwnStrings::count(self.source.kind),
                 Section::LabelStrings => self.find_label_string(),
                 Section::Strings => self.symbol_string().is_some(),
@@ -390,12 +423,12 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 return true;
             }
             if self.section == Section::Samples {
-                self.lost = self.source.lost();
+                self.losses = self.source.losses(self.is_cut);
                 #[cfg(feature = "defmt")]
-                if self.lost != 0 {
+                if self.losses.samples() != 0 {
                     defmt::warn!(
                         "picoprof: {} samples of {} lost",
-                        self.lost,
+                        self.losses.samples(),
                         self.source.kind
                     );
                 }
@@ -427,12 +460,17 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 }
             }
             Section::Functions => message(sink, tag::PROFILE_FUNCTION, &self.function()),
+            Section::Comments => {
+                let string = self.first_comment_string() + self.cursor.index as u64;
+                int(sink, tag::PROFILE_COMMENT, string);
+            }
             Section::OwnStrings => self.render_own_string(sink),
             Section::LabelStrings => {
                 let text = (self.source.labels).map(|labels| labels.text(self.label_string));
                 let text = text.as_ref().map_or("", Text::as_str);
                 string(sink, tag::PROFILE_STRING_TABLE, text);
             }
+            Section::CommentStrings => self.render_comment_string(sink),
             Section::Strings => {
                 string(
                     sink,
@@ -452,7 +490,7 @@ impl<T: Target> Body for ProfileEncoder<'_, T> {
 }
 
 /// The strings that every profile of a kind has, before those of its symbols: "", the names and units of the
-/// types, the markers' names, the target's note and frames to drop, and how much was lost.
+/// types, the markers' names, the target's note and frames to drop.
 struct OwnStrings;
 
 impl OwnStrings {
@@ -462,7 +500,7 @@ impl OwnStrings {
     const TYPES: usize = 3;
 
     fn count(kind: Kind) -> usize {
-        Self::lost(kind) as usize + 1
+        Self::drop_frames(kind) as usize + 1
     }
 
     fn sample_type(number: usize) -> (u64, u64) {
@@ -486,10 +524,6 @@ impl OwnStrings {
         Self::note(kind) + 1
     }
 
-    fn lost(kind: Kind) -> u64 {
-        Self::drop_frames(kind) + 1
-    }
-
     /// The text of those that never change.
     fn fixed(kind: Kind, index: u64) -> &'static str {
         if index == Self::LABEL_BYTES {
@@ -503,7 +537,6 @@ impl OwnStrings {
         match types.get(index / 2) {
             Some(&value_type) => of_type(value_type),
             None if index / 2 == types.len() => of_type(kind.period_type()),
-            // A marker, or what was lost when nothing was.
             None => {
                 let marker = Marker::ALL.get(index - 2 * types.len() - 2);
                 marker.map_or("", |marker| marker.name())
@@ -520,7 +553,7 @@ struct Sample<'t> {
     width: usize,
     labels: LabelSetId,
     object_size: Option<u64>,
-    locations_len: u64,
+    locations_len: usize,
 }
 
 impl<'t> Sample<'t> {
@@ -535,14 +568,13 @@ impl<'t> Sample<'t> {
 
     fn new<T: Target>(
         source: &Source<'t, T>,
-        used: &Used<T::Scratch>,
         frames: Frames<'t>,
+        locations_len: usize,
         record: Record,
     ) -> Self {
-        let ids = frames.clone().map(|location| used.id(location));
         let object_size = source.scale.object_size(&record.counted);
         Self {
-            locations_len: ids.map(varint_len).sum(),
+            locations_len,
             frames,
             values: source.values(&record.counted),
             width: source.kind.sample_types().len(),
@@ -567,7 +599,7 @@ struct TextLabel {
 }
 
 impl Message for TextLabel {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::LABEL_KEY, self.key);
         int(sink, tag::LABEL_STR, self.text);
     }
@@ -579,7 +611,7 @@ struct BytesLabel {
 }
 
 impl Message for BytesLabel {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::LABEL_KEY, OwnStrings::LABEL_BYTES);
         int(sink, tag::LABEL_NUM, self.size);
     }
@@ -589,7 +621,7 @@ impl Message for BytesLabel {
 struct StringPair((u64, u64));
 
 impl Message for StringPair {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::VALUE_TYPE_TYPE, self.0.0);
         int(sink, tag::VALUE_TYPE_UNIT, self.0.1);
     }
@@ -603,7 +635,7 @@ struct Mapping {
 }
 
 impl Message for Mapping {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         let mapping = &self.mapping;
         int(sink, tag::MAPPING_ID, self.id);
         int(sink, tag::MAPPING_MEMORY_START, mapping.start);
@@ -643,7 +675,7 @@ enum Lines<'a> {
 }
 
 impl<S: Symbols> Message for Location<'_, S> {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::LOCATION_ID, self.id);
         match &self.lines {
             Lines::Marker { function_id } => {
@@ -679,7 +711,7 @@ struct Line {
 }
 
 impl Message for Line {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::LINE_FUNCTION_ID, self.function_id);
         int(sink, tag::LINE_LINE, self.line);
     }
@@ -695,7 +727,7 @@ struct Function {
 }
 
 impl Message for Function {
-    fn render(&self, sink: &mut impl Sink) {
+    fn render(&self, sink: &mut Window<'_>) {
         int(sink, tag::FUNCTION_ID, self.id);
         int(sink, tag::FUNCTION_NAME, self.name);
         int(sink, tag::FUNCTION_SYSTEM_NAME, self.system_name);

@@ -10,7 +10,7 @@ pub(crate) struct Cursor {
     /// The record within its section.
     pub(crate) index: usize,
     /// How many bytes of it are out.
-    sent: u64,
+    sent: usize,
 }
 
 /// Bytes that come in records, each small enough to be rendered again for every buffer it is cut by.

@@ -5,6 +5,7 @@
 use core::time::Duration;
 
 use super::census::{Census, Counted};
+use super::losses::Losses;
 use super::reasons::Reasons;
 use super::used::{self, Used};
 use crate::profile::buckets::{RowId, Rows, Values};
@@ -37,8 +38,12 @@ pub struct Source<'t, T: Target> {
 enum Records<'t, T: Target> {
     /// Counters that count up, and what they had counted before, if a difference is asked for.
     Rows(Rows<'t>, Option<Snapshot<T::Scratch>>),
-    Census(Census<'t, T>),
+    /// The pointer is made where a census is, so that a program that takes none is without what reads it.
+    Census(Census<'t, T>, ReadCensus<'t, T>),
 }
+
+/// [`Census::record`].
+type ReadCensus<'t, T> = fn(&Census<'t, T>, usize) -> Option<(StackId, LabelSetId, Values)>;
 
 /// Which waits a `block` or `mutex` profile shows.
 ///
@@ -92,7 +97,7 @@ impl<'t, T: Target> Source<'t, T> {
         };
         let records = match profiles.rows(kind) {
             Some(rows) => Records::Rows(rows, None),
-            None => Records::Census(Census::take(target, kind)),
+            None => Records::Census(Census::take(target, kind), Census::record),
         };
         Some(Self {
             target,
@@ -100,7 +105,7 @@ impl<'t, T: Target> Source<'t, T> {
             stacks: profiles.stacks,
             labels: profiles.labels,
             records,
-            scale: Scale::new(kind, period),
+            scale: Scale::new(kind, period, profiles.heap),
             time_nanos: target.unix_nanos(),
             duration_nanos: 0,
             note: target.note(kind),
@@ -119,7 +124,7 @@ impl<'t, T: Target> Source<'t, T> {
         let mut used = Used::marked(&self.stacks, |words| self.target.scratch(words));
         for record in self.iter() {
             let frames = self.stacks.frames(record.stack);
-            frames.for_each(|location| used.insert(location));
+            used.insert_all(frames, |_| {});
         }
         let symbols = self.symbols(&used);
         let reasons = Reasons::new(self.target, &self.stacks, &used, &symbols);
@@ -136,8 +141,8 @@ impl<'t, T: Target> Source<'t, T> {
                 let difference = snapshot.into_difference(&rows);
                 Records::Rows(rows, Some(difference))
             }
-            (Records::Census(census), Before::Census(before)) => {
-                Records::Census(census.since(&before, self.target)?)
+            (Records::Census(census, read), Before::Census(before)) => {
+                Records::Census(census.since(&before, self.target)?, read)
             }
             _ => return None,
         };
@@ -160,7 +165,7 @@ impl<'t, T: Target> Source<'t, T> {
         match &self.records {
             // The last is for what was lost.
             Records::Rows(rows, _) => rows.capacity() + 1,
-            Records::Census(census) => census.extent(),
+            Records::Census(census, _) => census.extent(),
         }
     }
 
@@ -185,7 +190,7 @@ impl<'t, T: Target> Source<'t, T> {
                 }
                 (stack, tag::labels(self.kind, tag), counted)
             }
-            Records::Census(census) => census.record(index)?,
+            Records::Census(census, read) => read(census, index)?,
         };
         let shows = |filter: &Filter<_>| filter.shows(self.kind, &self.stacks, stack);
         self.filter.as_ref().is_none_or(shows).then_some(Record {
@@ -204,7 +209,7 @@ impl<'t, T: Target> Source<'t, T> {
     pub(crate) fn unsorted(&self) -> Option<usize> {
         match &self.records {
             Records::Rows(rows, _) => Some(rows.len()),
-            Records::Census(_) => None,
+            Records::Census(..) => None,
         }
     }
 
@@ -220,8 +225,17 @@ impl<'t, T: Target> Source<'t, T> {
                 let lost = self.record(rows.capacity());
                 lost.map_or(0, |record| record.counted[0])
             }
-            Records::Census(census) => census.lost(),
+            // Those whose stack found no room in a table, and those that came while the others were counted.
+            Records::Census(..) => {
+                let lost = self.iter().filter(|record| record.stack == StackId::LOST);
+                lost.map(|record| record.counted[0]).sum()
+            }
         }
+    }
+
+    /// What is lost so far. `is_cut`: stacks of the profile are cut off.
+    pub(crate) fn losses(&self, is_cut: bool) -> Losses {
+        Losses::of(&self.target.profiles(), self.kind, self.lost(), is_cut)
     }
 
     /// What is known of the code at the locations of a set.

@@ -8,16 +8,17 @@
 use core::fmt::{self, Write};
 
 use super::Body;
-use super::labels;
-use super::pairs::Pairs;
+use super::losses::Losses;
+use super::pairs::{self, Pairs};
 use super::records::{self, Cursor, Records};
 use super::source::{self, Record, Source};
 use super::used::Used;
 use super::wire::Window;
 use crate::profile::buckets::Values;
 use crate::profile::heap::{ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREED_OBJECTS};
+use crate::profile::label_text::Place;
 use crate::profile::{Kind, SampleValues};
-use crate::stack::{Frame, LocationId};
+use crate::stack::{Frame, LocationId, Marker};
 use crate::target::Target;
 
 /// Encodes a profile as text.
@@ -32,8 +33,9 @@ pub struct TextEncoder<'t, T: Target> {
     totals: Values,
     /// The sum of all samples' values.
     estimates: SampleValues,
-    /// Samples that were lost, and that were not watched: known when the records are out.
-    losses: [u64; 2],
+    losses: Losses,
+    /// Samples of the heap that were not watched.
+    untracked: u64,
     section: Section,
     cursor: Cursor,
     /// The record, where it is one.
@@ -55,12 +57,15 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         let mut order = Order::new(&source);
         let mut totals = Values::default();
         let mut estimates = SampleValues::default();
+        let mut is_cut = false;
         for index in 0..source.extent() {
             let Some(Record { stack, counted, .. }) = source.record(index) else {
                 continue;
             };
-            let frames = source.stacks.frames(stack);
-            frames.for_each(|location| used.insert(location));
+            for location in source.stacks.frames(stack) {
+                used.insert(location);
+                is_cut |= location == Marker::TooDeep.location();
+            }
             order = order.and_then(|order| order.with(index, sort_key(source.kind, &counted)));
             for (total, value) in totals.iter_mut().zip(counted) {
                 *total = total.saturating_add(value);
@@ -74,7 +79,8 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             order: order.map(Order::sorted),
             totals,
             estimates,
-            losses: [0; 2],
+            losses: source.losses(is_cut),
+            untracked: (source.target.profiles().heap).map_or(0, |heap| heap.untracked()),
             section: Section::Head,
             cursor: Cursor::default(),
             record: Record::EMPTY,
@@ -121,6 +127,11 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         if !self.source.note.is_empty() {
             writeln!(sink, "# {}", self.source.note)?;
         }
+        for line in self.losses.lines() {
+            sink.bytes(b"# ");
+            line.render(sink);
+            sink.byte(b'\n');
+        }
         Ok(())
     }
 
@@ -147,7 +158,9 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             }
         }
         writeln!(sink)?;
-        labels::render_line(sink, self.source.labels, *labels)?;
+        if let Some(table) = self.source.labels {
+            table.write(*labels, Place::Line, sink)?;
+        }
         for (location, frame) in frames() {
             match frame {
                 Frame::Pc(pc) => self.render_frame(sink, location, pc)?,
@@ -175,7 +188,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             return Ok(());
         }
         let [objects, bytes, live_objects, live_bytes] = self.estimates;
-        let [lost, untracked] = self.losses;
+        let (lost, untracked) = (self.losses.samples(), self.untracked);
         writeln!(sink, "\n# runtime.MemStats (estimated from the samples)")?;
         writeln!(sink, "# Alloc = {live_bytes}")?;
         writeln!(sink, "# TotalAlloc = {bytes}")?;
@@ -184,11 +197,6 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         writeln!(sink, "# HeapObjects = {live_objects}")?;
         writeln!(sink, "# Samples lost = {lost}")?;
         writeln!(sink, "# Samples not watched until freed = {untracked}")
-    }
-
-    fn losses(&self) -> [u64; 2] {
-        let heap = self.source.target.profiles().heap;
-        [self.source.lost(), heap.map_or(0, |heap| heap.untracked())]
     }
 
     fn is_heap(&self) -> bool {
@@ -210,9 +218,6 @@ impl<T: Target> Records for TextEncoder<'_, T> {
             };
             if found {
                 return true;
-            }
-            if next == Section::Tail {
-                self.losses = self.losses();
             }
             self.section = next;
             self.cursor.index = 0;
@@ -294,7 +299,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Order<S> {
     }
 
     fn sorted(mut self) -> Self {
-        self.pairs.as_mut_slice().sort_unstable();
+        pairs::sort(self.pairs.as_mut_slice());
         self
     }
 

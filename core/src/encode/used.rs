@@ -42,41 +42,67 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Used<S> {
     /// Puts a location in.
     #[inline]
     pub(crate) fn insert(&mut self, location: LocationId) {
-        let place = place_of(location);
+        self.insert_all(core::iter::once(location), |_| {});
+    }
+
+    /// Puts locations in, and calls `f` with the id of each.
+    #[inline]
+    pub(crate) fn insert_all(
+        &mut self,
+        locations: impl Iterator<Item = LocationId>,
+        mut f: impl FnMut(u32),
+    ) {
+        let places = locations.map(place_of);
         match self {
             Self::Numbered { words, last } => {
-                if let Some(word) = words.as_mut().get_mut(place / 2) {
-                    let shift = 32 * (place % 2);
-                    if *word >> shift & u64::from(u32::MAX) == 0 {
-                        *last += 1;
-                        *word |= u64::from(*last) << shift;
-                    }
-                }
+                let words = words.as_mut();
+                places.for_each(|place| f(number(words, last, place)));
             }
             Self::Marked { words } => {
-                if let Some(word) = words.as_mut().get_mut(place / 64) {
-                    *word |= 1 << (place % 64);
-                }
+                let words = words.as_mut();
+                places.for_each(|place| {
+                    if let Some(word) = words.get_mut(place / 64) {
+                        *word |= 1 << (place % 64);
+                    }
+                    f(place as u32 + 1);
+                });
             }
-            Self::All => {}
+            Self::All => places.for_each(|place| f(place as u32 + 1)),
         }
     }
 
     /// The id of a location that is in; 0 for others.
     #[inline]
-    pub(crate) fn id(&self, location: LocationId) -> u64 {
-        let place = place_of(location);
+    pub(crate) fn id(&self, location: LocationId) -> u32 {
+        let mut id = 0;
+        self.for_each_id(core::iter::once(location), |found| id = found);
+        id
+    }
+
+    /// Calls `f` with the id of each of these locations, as [`id`](Self::id) has it.
+    #[inline]
+    pub(crate) fn for_each_id(
+        &self,
+        locations: impl Iterator<Item = LocationId>,
+        mut f: impl FnMut(u32),
+    ) {
+        let places = locations.map(place_of);
         match self {
             Self::Numbered { words, .. } => {
-                let word = words.as_ref().get(place / 2);
-                word.map_or(0, |word| word >> (32 * (place % 2)) & u64::from(u32::MAX))
+                let words = words.as_ref();
+                places.for_each(|place| {
+                    f(words.get(place / 2).map_or(0, |&word| half(word, place)));
+                });
             }
             Self::Marked { words } => {
-                let word = words.as_ref().get(place / 64);
-                let is_in = word.is_some_and(|word| word >> (place % 64) & 1 == 1);
-                if is_in { place as u64 + 1 } else { 0 }
+                let words = words.as_ref();
+                places.for_each(|place| {
+                    let word = words.get(place / 64);
+                    let is_in = word.is_some_and(|word| word >> (place % 64) & 1 == 1);
+                    f(if is_in { place as u32 + 1 } else { 0 });
+                });
             }
-            Self::All => place as u64 + 1,
+            Self::All => places.for_each(|place| f(place as u32 + 1)),
         }
     }
 
@@ -87,9 +113,38 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Used<S> {
     }
 }
 
+/// The id at a place, which gets the next if it has none; 0 where there's no such place.
+#[inline]
+fn number(words: &mut [u64], last: &mut u32, place: usize) -> u32 {
+    let Some(word) = words.get_mut(place / 2) else {
+        return 0;
+    };
+    let id = half(*word, place);
+    if id != 0 {
+        return id;
+    }
+    *last += 1;
+    *word |= u64::from(*last) << (32 * (place % 2));
+    *last
+}
+
+/// The half of a word that a place has.
+#[inline]
+fn half(word: u64, place: usize) -> u32 {
+    // By its bytes: to shift 64 bits by an amount that is not known takes a 32-bit machine long.
+    let bytes = word.to_le_bytes();
+    let (halves, _) = bytes.as_chunks::<4>();
+    u32::from_le_bytes(halves[place % 2])
+}
+
 /// How many places there are: one for each location that a table can have.
 pub(crate) const fn places(stacks: &Stacks<'_>) -> usize {
-    stacks.location_capacity() + MARKERS
+    places_of(stacks.location_capacity())
+}
+
+/// The same for a table with room for so many locations.
+pub(crate) const fn places_of(locations: usize) -> usize {
+    locations + MARKERS
 }
 
 /// The location at a place.
@@ -128,8 +183,8 @@ mod tests {
             |limit: usize| move |words: usize| (words <= limit).then(|| vec![0u64; words]);
         for (limit, expected) in [
             (100, [1, 2, 3, 4, 1]),
-            (2, [14, 8, 68, 5, 14]),
-            (0, [14, 8, 68, 5, 14]),
+            (2, [15, 9, 69, 6, 15]),
+            (0, [15, 9, 69, 6, 15]),
         ] {
             let mut used = Used::numbered(&stacks, with_memory(limit));
             locations.iter().for_each(|&location| used.insert(location));

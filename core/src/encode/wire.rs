@@ -1,50 +1,19 @@
-//! The protocol buffer wire format (protobuf.dev, "Encoding"), and sinks that count it or cut a window out.
+//! The protocol buffer wire format (protobuf.dev, "Encoding"), and what counts it or cuts a window out.
 
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// Where bytes go.
-pub(crate) trait Sink {
-    /// One byte.
-    fn byte(&mut self, byte: u8);
-
-    /// Several.
-    fn bytes(&mut self, bytes: &[u8]);
-}
-
-/// Counts what it is given.
-#[derive(Debug, Default)]
-pub(crate) struct Count(pub(crate) u64);
-
-impl Sink for Count {
-    #[inline]
-    fn byte(&mut self, _byte: u8) {
-        self.0 += 1;
-    }
-
-    #[inline]
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len() as u64;
-    }
-}
-
-impl fmt::Write for Count {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.bytes(s.as_bytes());
-        Ok(())
-    }
-}
-
 /// Writes to a buffer what fits, and goes on counting.
 ///
 /// A record is rendered once for each buffer that it takes part in. The first time, `skip` is 0; when it did
-/// not fit, the next time `skip` is what went out before.
+/// not fit, the next time `skip` is what went out before. And once without a buffer to know its length: that is the same
+/// code, as machines with little memory have no room for two of it.
 #[derive(Debug)]
 pub(crate) struct Window<'a> {
     out: &'a mut [u8],
     filled: usize,
-    skip: u64,
+    skip: usize,
     is_cut: bool,
 }
 
@@ -58,6 +27,19 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// One that writes nothing; [`count`](Self::count) says how much it would have been.
+    pub(crate) fn counting() -> Self {
+        Self {
+            skip: usize::MAX,
+            ..Self::new(&mut [])
+        }
+    }
+
+    /// Bytes that a [`counting`](Self::counting) window was given.
+    pub(crate) const fn count(&self) -> usize {
+        usize::MAX - self.skip
+    }
+
     /// Bytes in the buffer.
     pub(crate) fn filled(&self) -> usize {
         self.filled
@@ -65,19 +47,18 @@ impl<'a> Window<'a> {
 
     /// Lets `render` write a record of which `sent` bytes went out before. `None` if it is complete now, else how
     /// many bytes of it have gone out.
-    pub(crate) fn record(&mut self, sent: u64, render: impl FnOnce(&mut Self)) -> Option<u64> {
+    pub(crate) fn record(&mut self, sent: usize, render: impl FnOnce(&mut Self)) -> Option<usize> {
         let filled_before = self.filled;
         self.skip = sent;
         self.is_cut = false;
         render(self);
-        let written = (self.filled - filled_before) as u64;
+        let written = self.filled - filled_before;
         self.is_cut.then_some(sent + written)
     }
-}
 
-impl Sink for Window<'_> {
+    /// One byte.
     #[inline]
-    fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         if self.skip > 0 {
             self.skip -= 1;
         } else if let Some(place) = self.out.get_mut(self.filled) {
@@ -88,17 +69,16 @@ impl Sink for Window<'_> {
         }
     }
 
+    /// Several.
     #[inline]
-    fn bytes(&mut self, bytes: &[u8]) {
-        let skipped = usize::try_from(self.skip)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        self.skip -= skipped as u64;
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
         let bytes = bytes.get(skipped..).unwrap_or_default();
         let room = self.out.get_mut(self.filled..).unwrap_or_default();
         let n = bytes.len().min(room.len());
-        for (place, &byte) in room.iter_mut().zip(bytes) {
-            *place = byte;
+        if let (Some(room), Some(bytes)) = (room.get_mut(..n), bytes.get(..n)) {
+            room.copy_from_slice(bytes);
         }
         self.filled += n;
         self.is_cut |= n < bytes.len();
@@ -112,14 +92,34 @@ impl fmt::Write for Window<'_> {
     }
 }
 
-/// A message that can be rendered to any sink, the same each time.
+/// A message that can be rendered several times, the same each time.
 pub(crate) trait Message {
-    fn render(&self, sink: &mut impl Sink);
+    fn render(&self, sink: &mut Window<'_>);
 }
 
 /// A varint: seven bits a byte, the lowest first.
+///
+/// What most numbers take, ids of locations above all, is one look at the buffer.
 #[inline]
-pub(crate) fn varint(sink: &mut impl Sink, mut value: u64) {
+pub(crate) fn varint(sink: &mut Window<'_>, value: u64) {
+    let room = sink.out.get_mut(sink.filled..).unwrap_or_default();
+    let n = match (sink.skip, value, room) {
+        (0, ..0x80, [first, ..]) => {
+            *first = value as u8;
+            1
+        }
+        (0, ..0x4000, [first, second, ..]) => {
+            *first = value as u8 | 0x80;
+            *second = (value >> 7) as u8;
+            2
+        }
+        _ => return varint_bytes(sink, value),
+    };
+    sink.filled += n;
+}
+
+/// The same, byte by byte.
+fn varint_bytes(sink: &mut Window<'_>, mut value: u64) {
     while value >= 0x80 {
         sink.byte(value as u8 | 0x80);
         value >>= 7;
@@ -127,16 +127,42 @@ pub(crate) fn varint(sink: &mut impl Sink, mut value: u64) {
     sink.byte(value as u8);
 }
 
+/// A number in decimal digits, without the means of `core::fmt`, which are large.
+pub(crate) fn decimal(sink: &mut Window<'_>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    for place in digits.iter_mut().rev() {
+        // Machines of 32 bits have no such division, and what does it for them is large, too. Hacker's Delight, 10-17.
+        let mut tenth = (value >> 1) + (value >> 2);
+        for shift in [4, 8, 16, 32] {
+            tenth += tenth >> shift;
+        }
+        tenth >>= 3;
+        let mut digit = value - 10 * tenth;
+        if digit > 9 {
+            (tenth, digit) = (tenth + 1, digit - 10);
+        }
+        *place = b'0' + digit as u8;
+        first -= 1;
+        value = tenth;
+        if value == 0 {
+            break;
+        }
+    }
+    sink.bytes(digits.get(first..).unwrap_or_default());
+}
+
 /// The length of a varint in bytes.
 #[inline]
-pub(crate) const fn varint_len(value: u64) -> u64 {
-    let bits = 64 - (value | 1).leading_zeros() as u64;
-    bits.div_ceil(7)
+pub(crate) const fn varint_len(value: u64) -> usize {
+    // The bits beyond the first, divided by 7 by way of 9/64, which is right for up to 63.
+    let bits = 63 - (value | 1).leading_zeros() as usize;
+    (9 * bits + 73) / 64
 }
 
 /// A field of an integer type; left out when it is zero, as proto3 does.
 #[inline]
-pub(crate) fn int(sink: &mut impl Sink, field: u32, value: u64) {
+pub(crate) fn int(sink: &mut Window<'_>, field: u32, value: u64) {
     if value != 0 {
         varint(sink, u64::from(field << 3));
         varint(sink, value);
@@ -145,22 +171,22 @@ pub(crate) fn int(sink: &mut impl Sink, field: u32, value: u64) {
 
 /// The start of a field with a length: what follows must be `len` bytes.
 #[inline]
-pub(crate) fn length_prefix(sink: &mut impl Sink, field: u32, len: u64) {
+pub(crate) fn length_prefix(sink: &mut Window<'_>, field: u32, len: usize) {
     varint(sink, u64::from(field << 3 | 2));
-    varint(sink, len);
+    varint(sink, len as u64);
 }
 
 /// A field that is a message, empty or not.
-pub(crate) fn message(sink: &mut impl Sink, field: u32, message: &impl Message) {
-    let mut count = Count::default();
-    message.render(&mut count);
-    length_prefix(sink, field, count.0);
+pub(crate) fn message(sink: &mut Window<'_>, field: u32, message: &dyn Message) {
+    let mut counting = Window::counting();
+    message.render(&mut counting);
+    length_prefix(sink, field, counting.count());
     message.render(sink);
 }
 
 /// A string or bytes field, empty or not.
-pub(crate) fn string(sink: &mut impl Sink, field: u32, value: &str) {
-    length_prefix(sink, field, value.len() as u64);
+pub(crate) fn string(sink: &mut Window<'_>, field: u32, value: &str) {
+    length_prefix(sink, field, value.len());
     sink.bytes(value.as_bytes());
 }
 
@@ -184,9 +210,22 @@ mod tests {
             u64::from(u32::MAX),
             u64::MAX,
         ] {
-            let mut count = Count::default();
-            varint(&mut count, value);
-            assert_eq!(count.0, varint_len(value), "{value}");
+            let mut counting = Window::counting();
+            varint(&mut counting, value);
+            assert_eq!(counting.count(), varint_len(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_their_digits() {
+        let powers = (0..20).flat_map(|n| [10u64.pow(n) - 1, 10u64.pow(n), 10u64.pow(n) + 1]);
+        let others = (0..10_000).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (n % 64));
+        for number in powers.chain(others).chain([u64::MAX, u64::MAX - 1]) {
+            let mut out = [0; 20];
+            let mut window = Window::new(&mut out);
+            decimal(&mut window, number);
+            let filled = window.filled();
+            assert_eq!(out[..filled], *std::format!("{number}").as_bytes());
         }
     }
 

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::job::Reply;
 use super::request::{BadHead, Request};
 use super::response::Status;
-use super::sending::{Fill, Sending};
+use super::sending::Fill;
 use super::state::State;
 use crate::target::Target;
 use crate::time::Instant;
@@ -50,7 +50,7 @@ pub enum Transmit {
 ///
 /// ```
 /// # use core::fmt;
-/// # use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
+/// # use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 /// # use picoprof::encode::Body;
 /// # use picoprof::profile::Profiles;
 /// # use picoprof::stack::StackTable;
@@ -67,7 +67,7 @@ pub enum Transmit {
 /// #     }
 /// #     fn scratch(&self, words: usize) -> Option<[u64; 1]> { (words <= 1).then_some([0]) }
 /// #     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
-/// #         NoSymbols { file: "[firmware]", build_id: "" }
+/// #         NoSymbols { file: "[firmware]", build_id: BuildId::NONE }
 /// #     }
 /// #     fn encode<B: Body>(&self, profile: B) -> B { profile }
 /// #     fn threads(&self) -> [Thread; 0] { [] }
@@ -91,6 +91,8 @@ pub struct Connection<'t, T: Target, const HEAD: usize> {
     state: State<'t, T>,
     /// The client will send no more.
     is_ended: bool,
+    /// Another request may follow an answer.
+    keeps_alive: bool,
 }
 
 impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
@@ -102,7 +104,18 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
             input: Vec::new(),
             state: State::IDLE,
             is_ended: false,
+            keeps_alive: true,
         }
+    }
+
+    /// The same, ending with its first answer, which tells the client so (`Connection: close`).
+    ///
+    /// It's for a stream that one client has for itself until it lets go of it, such as a UART behind a socket: a client
+    /// that keeps a connection for later would keep it from all others, and `go tool pprof` from itself.
+    #[must_use]
+    pub const fn without_keep_alive(mut self) -> Self {
+        self.keeps_alive = false;
+        self
     }
 
     /// Takes bytes that came, from the front; answers how many. What it didn't take, give it again after the
@@ -140,30 +153,24 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
     /// `receive_end`, after it wrote something,
     /// and at the time that it said. `now` never goes backwards. It does not block, but it may take the time
     /// that it takes to make a profile: [`Target::symbols`] is called in here.
+    #[inline(never)]
     pub fn transmit(&mut self, now: Instant, out: &mut [u8]) -> Transmit {
         loop {
-            let (state, answer) = match core::mem::replace(&mut self.state, State::Closed) {
-                State::Reading { limit } => self.read(now, limit),
+            // A state stays where it is: it is large, and stacks may be small.
+            let answer = match &self.state {
+                State::Reading { limit } => self.read(now, *limit),
                 // The client has gone, be it before the profile was begun.
-                State::Waiting { .. } if self.is_ended => (State::Closed, None),
-                State::Waiting { until, job, reply } if now >= until => {
-                    (self.exchange(now, reply).finish(job), None)
-                }
-                State::Waiting { until, job, reply } => (
-                    State::Waiting { until, job, reply },
-                    Some(Transmit::WaitUntil(until)),
-                ),
-                State::Sending(sending) if out.is_empty() => {
-                    (State::Sending(sending), Some(Transmit::Wrote(0)))
-                }
-                State::Sending(sending) => self.send(now, sending, out),
+                State::Waiting { .. } if self.is_ended => self.close(),
+                State::Waiting { until, .. } if now < *until => Some(Transmit::WaitUntil(*until)),
+                State::Waiting { .. } => self.finish(now),
+                State::Sending(_) if out.is_empty() => Some(Transmit::Wrote(0)),
+                State::Sending(_) => self.send(now, out),
                 State::Discarding {
                     remaining,
                     deadline,
-                } => self.discard(now, remaining, deadline),
-                State::Closed => (State::Closed, Some(Transmit::Close)),
+                } => self.discard(now, *remaining, *deadline),
+                State::Closed => Some(Transmit::Close),
             };
-            self.state = state;
             if let Some(answer) = answer {
                 return answer;
             }
@@ -182,11 +189,8 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         matches!(self.state, State::Waiting { .. } | State::Sending(_))
     }
 
-    fn read(
-        &mut self,
-        now: Instant,
-        limit: Option<(Instant, bool)>,
-    ) -> (State<'t, T>, Option<Transmit>) {
+    #[inline(never)]
+    fn read(&mut self, now: Instant, limit: Option<(Instant, bool)>) -> Option<Transmit> {
         // RFC 9112 2.2: an empty line or two before a request is no offence.
         let blank = self
             .input
@@ -196,17 +200,19 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         self.consume(blank, 0..0);
         let exchange = self.exchange(now, Reply::LAST);
         let (status, text) = match Request::parse(&self.input) {
-            Ok(Some(request)) => {
+            Ok(Some(mut request)) => {
+                request.keep_alive &= self.keeps_alive;
                 let step = self
                     .exchange(now, Reply::to(&request))
                     .start(&request, &self.input);
+                self.state = step.state;
                 self.consume(step.head, step.kept);
-                return (step.state, None);
+                return None;
             }
             Ok(None) if self.input.is_full() => {
                 (Status::HEADER_FIELDS_TOO_LARGE, "request head too long\n")
             }
-            Ok(None) if self.is_ended => return (State::Closed, None),
+            Ok(None) if self.is_ended => return self.close(),
             Ok(None) => {
                 let is_idle = self.input.is_empty();
                 // The first byte of a head starts a time of its own.
@@ -216,13 +222,13 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                     _ => now + HEAD_TIMEOUT,
                 };
                 if now < deadline {
-                    let state = State::Reading {
+                    self.state = State::Reading {
                         limit: Some((deadline, is_idle)),
                     };
-                    return (state, Some(Transmit::WantRead(deadline)));
+                    return Some(Transmit::WantRead(deadline));
                 }
                 if is_idle {
-                    return (State::Closed, None);
+                    return self.close();
                 }
                 (
                     Status::REQUEST_TIMEOUT,
@@ -236,35 +242,44 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
             Err(BadHead::Malformed) => (Status::BAD_REQUEST, "malformed request\n"),
         };
         self.input.clear();
-        (exchange.plain_error(status, text), None)
+        self.state = exchange.plain_error(status, text);
+        None
     }
 
-    fn send(
-        &mut self,
-        now: Instant,
-        mut sending: Sending<'t, T>,
-        out: &mut [u8],
-    ) -> (State<'t, T>, Option<Transmit>) {
+    /// The profile's time has come.
+    #[inline(never)]
+    fn finish(&mut self, now: Instant) -> Option<Transmit> {
+        if let State::Waiting { job, reply, .. } =
+            core::mem::replace(&mut self.state, State::Closed)
+        {
+            self.state = self.exchange(now, reply).finish(job);
+        }
+        None
+    }
+
+    #[inline(never)]
+    fn send(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        let State::Sending(sending) = &mut self.state else {
+            return None;
+        };
         let taken = sending.feed(&self.input);
-        self.consume(taken, 0..0);
+        consume(&mut self.input, taken, 0..0);
         match sending.fill(out) {
-            Fill::Wrote(n) => (State::Sending(sending), Some(Transmit::Wrote(n))),
-            Fill::WantsInput if taken > 0 || !self.input.is_empty() => {
-                (State::Sending(sending), None)
-            }
-            Fill::WantsInput if self.is_ended => (State::Closed, None),
+            Fill::Wrote(n) => Some(Transmit::Wrote(n)),
+            Fill::WantsInput if taken > 0 || !self.input.is_empty() => None,
+            Fill::WantsInput if self.is_ended => self.close(),
             Fill::WantsInput => match sending.wait_for_input(now, BODY_TIMEOUT) {
-                Some(deadline) => (State::Sending(sending), Some(Transmit::WantRead(deadline))),
-                None => (State::Closed, None),
+                Some(deadline) => Some(Transmit::WantRead(deadline)),
+                None => self.close(),
             },
-            Fill::Done if !sending.reply().keep_alive => (State::Closed, None),
-            Fill::Done => (
-                State::Discarding {
+            Fill::Done if !sending.reply().keep_alive => self.close(),
+            Fill::Done => {
+                self.state = State::Discarding {
                     remaining: sending.reply().discard,
                     deadline: None,
-                },
-                None,
-            ),
+                };
+                None
+            }
         }
     }
 
@@ -273,26 +288,32 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         now: Instant,
         remaining: u64,
         deadline: Option<Instant>,
-    ) -> (State<'t, T>, Option<Transmit>) {
+    ) -> Option<Transmit> {
         let taken = usize::try_from(remaining)
             .unwrap_or(usize::MAX)
             .min(self.input.len());
         self.consume(taken, 0..0);
         let remaining = remaining - taken as u64;
         if remaining == 0 {
-            return (State::IDLE, None);
+            self.state = State::IDLE;
+            return None;
         }
         let deadline = deadline
             .filter(|_| taken == 0)
             .unwrap_or(now + BODY_TIMEOUT);
         if self.is_ended || now >= deadline {
-            return (State::Closed, None);
+            return self.close();
         }
-        let state = State::Discarding {
+        self.state = State::Discarding {
             remaining,
             deadline: Some(deadline),
         };
-        (state, Some(Transmit::WantRead(deadline)))
+        Some(Transmit::WantRead(deadline))
+    }
+
+    fn close(&mut self) -> Option<Transmit> {
+        self.state = State::Closed;
+        None
     }
 
     const fn exchange(&self, now: Instant, reply: Reply) -> Exchange<'t, T> {
@@ -303,15 +324,19 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         }
     }
 
-    /// Removes the first `n` bytes of the input but for a part of them.
     fn consume(&mut self, n: usize, kept: Range<usize>) {
-        let len = self.input.len();
-        let (n, kept_len) = (n.min(len), kept.len());
-        if n == 0 || kept.end > n {
-            return;
-        }
-        self.input.copy_within(kept, 0);
-        self.input.copy_within(n.., kept_len);
-        self.input.truncate(len - n + kept_len);
+        consume(&mut self.input, n, kept);
     }
+}
+
+/// Removes the first `n` bytes of the input but for a part of them.
+fn consume<const HEAD: usize>(input: &mut Vec<u8, HEAD>, n: usize, kept: Range<usize>) {
+    let len = input.len();
+    let (n, kept_len) = (n.min(len), kept.len());
+    if n == 0 || kept.end > n {
+        return;
+    }
+    input.copy_within(kept, 0);
+    input.copy_within(n.., kept_len);
+    input.truncate(len - n + kept_len);
 }

@@ -37,6 +37,7 @@ pub(super) struct Exchange<'t, T: Target> {
 
 impl<'t, T: Target> Exchange<'t, T> {
     /// Begins the answer to `request`, whose head is at the front of `input`.
+    #[inline(never)]
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
         let profiles: Profiles<'t> = self.target.profiles();
         let route = Route::of(request.path, |kind| profiles.keeps(kind));
@@ -58,16 +59,12 @@ impl<'t, T: Target> Exchange<'t, T> {
                     let offset = request.query.as_ptr().addr() - input.as_ptr().addr();
                     kept = offset..offset + request.query.len();
                 }
-                let body = SymbolBody::new(self.target, request.query.len() as u64);
-                self.page(TEXT, Content::Symbol(body))
+                self.symbols(request.query.len() as u64)
             }
             (Route::NotFound, _) => self.plain_error(Status::NOT_FOUND, "404 page not found\n"),
             (route, Method::Post | Method::Other) => self.not_allowed(&route),
-            (Route::Index, _) => self.page(HTML, Content::Index(IndexPage::new(self.target))),
-            (Route::CommandLine, _) => {
-                let bytes = self.target.command_line();
-                self.page(TEXT, Content::bytes(bytes))
-            }
+            (Route::Index, _) => self.index(),
+            (Route::CommandLine, _) => self.command_line(),
             (Route::Profile(kind), _) => self.profile(kind, request),
             (Route::Redirect(path), _) => self.redirect(&path, request.query),
             (Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
@@ -80,6 +77,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     /// Ends a profile that took some time.
+    #[inline(never)]
     pub(super) fn finish(&self, job: Job<'t, T>) -> State<'t, T> {
         let period = job.session.as_ref().map_or(0, |session| session.period);
         let Some(source) = Source::new(self.target, job.kind, period) else {
@@ -107,6 +105,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     /// An answer that is not one of the handlers': without their header.
+    #[inline(never)]
     pub(super) fn plain_error(&self, status: Status, text: &'static str) -> State<'t, T> {
         #[cfg(feature = "defmt")]
         defmt::debug!("picoprof: answered {} {}", status, text);
@@ -114,6 +113,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     /// An error of the handlers, which `go tool pprof` shows.
+    #[inline(never)]
     fn error(&self, status: Status, text: &'static str) -> State<'t, T> {
         #[cfg(feature = "defmt")]
         defmt::debug!("picoprof: answered {} {}", status, text);
@@ -122,6 +122,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.send(head, Content::bytes(text.as_bytes()))
     }
 
+    #[inline(never)]
     fn not_allowed(&self, route: &Route) -> State<'t, T> {
         let mut head = Head::new(Status::METHOD_NOT_ALLOWED, TEXT);
         head.allow = Some(match route {
@@ -131,6 +132,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.send(head, Content::bytes(b"Method Not Allowed\n"))
     }
 
+    #[inline(never)]
     fn redirect(&self, path: &str, query: &str) -> State<'t, T> {
         let mut location = String::new();
         let separator = if query.is_empty() { "" } else { "?" };
@@ -144,10 +146,28 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.send(head, Content::bytes(b"<p>Temporary Redirect</p>\n"))
     }
 
+    #[inline(never)]
+    fn index(&self) -> State<'t, T> {
+        self.page(HTML, Content::Index(IndexPage::new(self.target)))
+    }
+
+    #[inline(never)]
+    fn command_line(&self) -> State<'t, T> {
+        self.page(TEXT, Content::bytes(self.target.command_line()))
+    }
+
+    /// The names for addresses in the next `length` bytes of the input.
+    #[inline(never)]
+    fn symbols(&self, length: u64) -> State<'t, T> {
+        self.page(TEXT, Content::Symbol(SymbolBody::new(self.target, length)))
+    }
+
+    #[inline(never)]
     fn page(&self, content_type: &'static str, content: Content<'t, T>) -> State<'t, T> {
         self.send(Head::new(Status::OK, content_type), content)
     }
 
+    #[inline(never)]
     fn symbol_post(&self, request: &Request<'_>) -> Step<'t, T> {
         let length = match request.body {
             BodyLength::None => Some(0),
@@ -162,8 +182,7 @@ impl<'t, T: Target> Exchange<'t, T> {
                     keep_alive: request.keep_alive,
                     ..self.reply
                 };
-                let body = SymbolBody::new(self.target, length);
-                Self { reply, ..*self }.page(TEXT, Content::Symbol(body))
+                Self { reply, ..*self }.symbols(length)
             }
             None => {
                 let text = "say how long the body is: Content-Length\n";
@@ -178,6 +197,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     /// A profile, at once or after some time. The order of the checks is Go's.
+    #[inline(never)]
     fn profile(&self, kind: Kind, request: &Request<'_>) -> State<'t, T> {
         let seconds = request.parameter("seconds").unwrap_or_default();
         if kind == Kind::Cpu {
@@ -205,7 +225,7 @@ impl<'t, T: Target> Exchange<'t, T> {
             self.target.collect();
         }
         if matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
-            return self.page(TEXT, Content::Dump(DumpEncoder::new(self.target, self.now)));
+            return self.dump();
         }
         let Some(source) = Source::new(self.target, kind, 0) else {
             return self.error(Status::NOT_FOUND, "Unknown profile\n");
@@ -214,9 +234,20 @@ impl<'t, T: Target> Exchange<'t, T> {
         if debug == 0 {
             return self.binary(source, false, None);
         }
+        self.text(source)
+    }
+
+    #[inline(never)]
+    fn dump(&self) -> State<'t, T> {
+        self.page(TEXT, Content::Dump(DumpEncoder::new(self.target, self.now)))
+    }
+
+    #[inline(never)]
+    fn text(&self, source: Source<'t, T>) -> State<'t, T> {
         self.page(TEXT, Content::Text(TextEncoder::new(source)))
     }
 
+    #[inline(never)]
     fn start_cpu(&self, seconds: u64, request: &Request<'_>) -> State<'t, T> {
         let hz = integer(request, "hz").and_then(|hz| u32::try_from(hz).ok());
         let session = match self.target.start_cpu(hz.unwrap_or(0)) {
@@ -245,6 +276,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.wait(Kind::Cpu, seconds, Waits::All, before, Some(session))
     }
 
+    #[inline(never)]
     fn start_difference(&self, kind: Kind, seconds: u64, waits: Waits) -> State<'t, T> {
         let Some(before) = Before::now(self.target, kind) else {
             return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
@@ -252,6 +284,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.wait(kind, seconds, waits, Some(before), None)
     }
 
+    #[inline(never)]
     fn wait(
         &self,
         kind: Kind,
@@ -274,6 +307,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         }
     }
 
+    #[inline(never)]
     fn binary(
         &self,
         source: Source<'t, T>,

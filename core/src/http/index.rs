@@ -7,6 +7,7 @@ use core::fmt::{self, Write};
 use heapless::String;
 
 use crate::encode::Body;
+use crate::encode::losses::Losses;
 use crate::encode::records::{self, Cursor, Records};
 use crate::encode::wire::Window;
 use crate::profile::Kind;
@@ -14,7 +15,7 @@ use crate::profile::task::Tasks;
 use crate::target::Target;
 
 /// Room for what the target says of its sampler.
-const DESCRIPTION: usize = 960;
+const DESCRIPTION: usize = if usize::BITS == 64 { 960 } else { 192 };
 
 /// The page; its numbers are those of the moment when it begins, or when a row is reached.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub(super) struct IndexPage<'t, T> {
     section: Section,
     /// The number in the row.
     count: u64,
+    /// What is to be said of the row's profile: the target's, or "".
+    note: &'static str,
+    /// What it lacks.
+    losses: Losses,
     /// Stack table: locations and calls, used and room.
     usage: [(usize, usize); 2],
     lost: u64,
@@ -103,6 +108,8 @@ impl<'t, T: Target> IndexPage<'t, T> {
             cursor: Cursor::default(),
             section: Section::Head,
             count: 0,
+            note: "",
+            losses: Losses::none(Kind::Cpu),
             usage: target.profiles().stacks.usage(),
             lost: target.profiles().stacks.lost(),
             labels: (target.profiles().labels).map(|labels| {
@@ -130,6 +137,13 @@ impl<'t, T: Target> IndexPage<'t, T> {
             return false;
         };
         let profiles = self.target.profiles();
+        (self.note, self.losses) = match entry {
+            Entry::Profile(kind) => (
+                self.target.note(kind),
+                Losses::of(&profiles, kind, profiles.lost(kind), false),
+            ),
+            Entry::CommandLine | Entry::Symbol => ("", Losses::none(Kind::Cpu)),
+        };
         self.count = match entry {
             // As in Go, of what is taken anew each time there is nothing to count.
             Entry::CommandLine | Entry::Symbol | Entry::Profile(Kind::Cpu) => 0,
@@ -151,11 +165,20 @@ impl<'t, T: Target> IndexPage<'t, T> {
             return Ok(());
         };
         let (name, query, text) = (entry.name(), entry.query(), entry.description());
-        writeln!(
+        write!(
             out,
-            "<tr><td>{}</td><td><a href=\"{name}{query}\">{name}</a></td><td>{text}</td></tr>",
+            "<tr><td>{}</td><td><a href=\"{name}{query}\">{name}</a></td><td>{text}",
             self.count,
-        )
+        )?;
+        if !self.note.is_empty() {
+            write!(out, "<br><em>{}</em>", self.note)?;
+        }
+        for line in self.losses.lines() {
+            out.bytes(b"<br><em>");
+            line.render(out);
+            out.bytes(b"</em>");
+        }
+        out.write_str("</td></tr>\n")
     }
 
     fn render_tail(&self, out: &mut Window<'_>) -> fmt::Result {

@@ -34,7 +34,7 @@ const SMALL_CHUNK: usize = 16;
 pub(super) struct Sending<'t, T: Target> {
     head: Head,
     /// How much of the head is out; `None` when all of it is.
-    head_sent: Option<u64>,
+    head_sent: Option<usize>,
     content: Content<'t, T>,
     reply: Reply,
     /// The body's end is out, or in `chunk`.

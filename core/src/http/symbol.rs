@@ -10,7 +10,7 @@ use heapless::Vec;
 
 use crate::encode::Body;
 use crate::encode::records::{self, Cursor, Records};
-use crate::encode::wire::{Count, Window};
+use crate::encode::wire::Window;
 use crate::target::Target;
 
 /// The longest word that can be an address: 64 octal digits would not be one.
@@ -107,7 +107,7 @@ impl<'t, T: Target> SymbolBody<'t, T> {
     fn find_line(&mut self) -> bool {
         while let Some(&pc) = self.batch.get(self.next).filter(|_| self.is_answering) {
             self.next += 1;
-            if self.target.function_name(pc, &mut Count::default()) == Ok(true) {
+            if self.target.function_name(pc, &mut Window::counting()) == Ok(true) {
                 self.line = Some((self.cursor.index, pc));
                 return true;
             }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::stack::{Counter, StackId, set};
-use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
+use crate::sync::{AtomicU8, AtomicUsize, Ordering, array_of, const_fn};
 
 /// Bits of a key that hold the tag; the stack is in the others.
 const HALF: u32 = usize::BITS / 2;
@@ -25,7 +25,14 @@ pub struct Buckets<const ROWS: usize, const WIDTH: usize> {
     keys: [AtomicUsize; ROWS],
     counters: [[Counter; WIDTH]; ROWS],
     lost: [Counter; WIDTH],
+    /// Why something was lost: bits.
+    causes: AtomicU8,
 }
+
+/// In [`Buckets::causes`]: a stack found no row.
+const NO_ROW: u8 = 1;
+/// In [`Buckets::causes`]: a stack had found no room in the stack table.
+const NO_STACK: u8 = 2;
 
 impl<const ROWS: usize, const WIDTH: usize> Buckets<ROWS, WIDTH> {
     const VALID: () = {
@@ -45,6 +52,7 @@ impl<const ROWS: usize, const WIDTH: usize> Buckets<ROWS, WIDTH> {
                 keys: array_of!(AtomicUsize::new(0)),
                 counters: array_of!(array_of!(Counter::new())),
                 lost: array_of!(Counter::new()),
+                causes: AtomicU8::new(0),
             }
         }
     }
@@ -56,6 +64,7 @@ impl<const ROWS: usize, const WIDTH: usize> Buckets<ROWS, WIDTH> {
             keys: &self.keys,
             counters: self.counters.as_flattened(),
             lost: &self.lost,
+            causes: &self.causes,
         }
     }
 }
@@ -72,6 +81,21 @@ pub struct Rows<'a> {
     keys: &'a [AtomicUsize],
     counters: &'a [Counter],
     lost: &'a [Counter],
+    causes: &'a AtomicU8,
+}
+
+#[cfg(not(loom))]
+impl Rows<'static> {
+    /// No rows, and no counters.
+    pub(super) const fn none() -> Self {
+        static CAUSES: AtomicU8 = AtomicU8::new(0);
+        Self {
+            keys: &[],
+            counters: &[],
+            lost: &[],
+            causes: &CAUSES,
+        }
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -174,11 +198,24 @@ impl<'a> Rows<'a> {
         for key in self.keys.iter().filter(|k| k.load(Ordering::Relaxed) != 0) {
             key.store(0, Ordering::Release);
         }
+        self.causes.store(0, Ordering::Relaxed);
         for counter in self.counters.iter().chain(self.lost) {
             if counter.load() != 0 {
                 counter.reset();
             }
         }
+    }
+
+    /// Whether a stack found no row: there should be more `ROWS`.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.causes.load(Ordering::Relaxed) & NO_ROW != 0
+    }
+
+    /// Whether something was counted for [`StackId::LOST`]: the stack table should have more room.
+    #[must_use]
+    pub fn has_lost_stacks(&self) -> bool {
+        self.causes.load(Ordering::Relaxed) & NO_STACK != 0
     }
 
     fn any_lost(&self) -> bool {
@@ -188,7 +225,7 @@ impl<'a> Rows<'a> {
     #[inline]
     fn row(&self, stack: StackId, tag: u32) -> RowId {
         if stack == StackId::LOST {
-            return RowId::LOST;
+            return self.lost(NO_STACK);
         }
         // The stack without frames has no bits of its own, so it must not meet the tag 0.
         let key = (stack.to_bits() as usize) << HALF | (tag as usize & TAG_MASK);
@@ -197,8 +234,17 @@ impl<'a> Rows<'a> {
         }
         match set::find_or_insert(self.keys, key) {
             Some(row) => RowId(row as u32),
-            None => RowId::LOST,
+            None => self.lost(NO_ROW),
         }
+    }
+
+    #[cold]
+    fn lost(&self, cause: u8) -> RowId {
+        // Not at every sample, as others may look at the same line of the cache.
+        if self.causes.load(Ordering::Relaxed) & cause == 0 {
+            self.causes.fetch_or(cause, Ordering::Relaxed);
+        }
+        RowId::LOST
     }
 
     #[inline]
@@ -253,7 +299,9 @@ mod tests {
         for i in 1..=10 {
             rows.add(stack(i), 0, &[1, 100]);
         }
+        assert!(rows.is_full() && !rows.has_lost_stacks());
         rows.add(StackId::LOST, 0, &[1, 100]);
+        assert!(rows.has_lost_stacks());
         assert_eq!(rows.values(RowId::LOST), [3, 300, 0, 0]);
         assert_eq!(rows.len(), 9);
         let sum: u64 = rows.rows().map(|row| rows.values(row)[0]).sum();
@@ -267,7 +315,7 @@ mod tests {
         rows.add(stack(1), 3, &[5]);
         rows.add(StackId::LOST, 0, &[1]);
         rows.clear();
-        assert!(rows.is_empty());
+        assert!(rows.is_empty() && !rows.has_lost_stacks());
         assert_eq!(rows.extent(), 0);
     }
 

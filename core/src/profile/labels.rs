@@ -10,6 +10,7 @@
 
 use core::fmt;
 
+use super::label_text::{self, Place};
 use crate::stack::{Counter, set};
 use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
 
@@ -99,8 +100,21 @@ impl<const TEXT: usize, const SETS: usize> LabelTable<TEXT, SETS> {
             text: &self.text,
             sets: &self.sets,
             lost: &self.lost,
+            reader: &Reader {
+                set: read,
+                text,
+                write: label_text::write,
+            },
         }
     }
+}
+
+/// What reads a table. The view brings it, so that a program without a table is without this code.
+#[derive(Debug)]
+struct Reader {
+    set: fn(&[AtomicUsize], LabelSetId) -> Pairs,
+    text: fn(&[AtomicUsize], TextId) -> Text,
+    write: fn(Labels<'_>, LabelSetId, Place, &mut dyn fmt::Write) -> fmt::Result,
 }
 
 impl<const TEXT: usize, const SETS: usize> Default for LabelTable<TEXT, SETS> {
@@ -115,6 +129,7 @@ pub struct Labels<'a> {
     text: &'a [AtomicUsize],
     sets: &'a [AtomicUsize],
     lost: &'a Counter,
+    reader: &'static Reader,
 }
 
 impl<'a> Labels<'a> {
@@ -168,14 +183,17 @@ impl<'a> Labels<'a> {
 
     /// The string with this number.
     pub(crate) fn text(&self, id: TextId) -> Text {
-        let mut text = Text::EMPTY;
-        let mut rest = id;
-        // None is longer.
-        while let Some(word) = word_at(self.text, rest.0).filter(|_| text.start > 0) {
-            text.put_before(word);
-            rest = TextId((word >> HALF) as u32);
-        }
-        text
+        (self.reader.text)(self.text, id)
+    }
+
+    /// Writes the labels of a set as Go does; nothing for the set without labels.
+    pub(crate) fn write(
+        &self,
+        set: LabelSetId,
+        place: Place,
+        out: &mut dyn fmt::Write,
+    ) -> fmt::Result {
+        (self.reader.write)(*self, set, place, out)
     }
 
     /// Whether a set has this string for a key or a value. Reads the whole table.
@@ -219,19 +237,34 @@ impl<'a> Labels<'a> {
     }
 
     fn read(&self, set: LabelSetId) -> Pairs {
-        let mut pairs = Pairs::default();
-        let mut rest = set;
-        let mut next = || {
-            let word = word_at(self.sets, rest.0)?;
-            rest = LabelSetId((word >> HALF) as u32);
-            TextId::of_code(word & NEW_MASK)
-        };
-        while let Some(value) = next()
-            && let Some(key) = next()
-            && pairs.put((key, value)).is_some()
-        {}
-        pairs
+        (self.reader.set)(self.sets, set)
     }
+}
+
+fn read(sets: &[AtomicUsize], set: LabelSetId) -> Pairs {
+    let mut pairs = Pairs::default();
+    let mut rest = set;
+    let mut next = || {
+        let word = word_at(sets, rest.0)?;
+        rest = LabelSetId((word >> HALF) as u32);
+        TextId::of_code(word & NEW_MASK)
+    };
+    while let Some(value) = next()
+        && let Some(key) = next()
+        && pairs.put((key, value)).is_some()
+    {}
+    pairs
+}
+
+fn text(words: &[AtomicUsize], id: TextId) -> Text {
+    let mut text = Text::EMPTY;
+    let mut rest = id;
+    // None is longer.
+    while let Some(word) = word_at(words, rest.0).filter(|_| text.start > 0) {
+        text.put_before(word);
+        rest = TextId((word >> HALF) as u32);
+    }
+    text
 }
 
 /// The word that a number names, if it does: 0 is what chains begin with.

@@ -3,9 +3,13 @@
 #![deny(unsafe_code)]
 
 pub mod buckets;
+pub mod cpu;
 pub mod heap;
 mod kind;
+pub(crate) mod label_text;
 pub mod labels;
+#[cfg(any(feature = "critical-section", feature = "lock_api"))]
+pub mod lock;
 pub(crate) mod snapshot;
 pub(crate) mod tag;
 pub mod task;
@@ -97,15 +101,26 @@ impl<'a> Profiles<'a> {
 pub(crate) struct Scale {
     kind: Kind,
     period: u64,
+    heap: Option<HeapScale>,
 }
 
 /// The values of a sample, as many as its kind has sample types; the rest is zero.
 pub(crate) type SampleValues = [i64; 4];
 
+/// From a heap row's counters, and the mean bytes between samples: the values, and the objects' mean size.
+///
+/// It is a pointer that the table's view brings, so that a program without that table is without this code.
+pub(crate) type HeapScale = fn(&Values, u64) -> (SampleValues, Option<u64>);
+
 impl Scale {
     /// `period` is what lies between two samples: bytes, or nanoseconds.
-    pub(crate) const fn new(kind: Kind, period: u64) -> Self {
-        Self { kind, period }
+    pub(crate) fn new(kind: Kind, period: u64, heap: Option<Heap<'_>>) -> Self {
+        let is_heap = matches!(kind, Kind::Allocs | Kind::Heap);
+        Self {
+            kind,
+            period,
+            heap: heap.filter(|_| is_heap).map(|heap| heap.scale()),
+        }
     }
 
     pub(crate) const fn period(self) -> u64 {
@@ -114,51 +129,50 @@ impl Scale {
 
     /// The values of a row whose counters, or whose counters' differences, are `counted`.
     pub(crate) fn values(self, counted: &Values) -> SampleValues {
+        let [first, second, ..] = *counted;
         match self.kind {
-            Kind::Allocs | Kind::Heap => self.heap_values(counted),
+            Kind::Allocs | Kind::Heap => self.heap.map_or([0; 4], |of| of(counted, self.period).0),
             Kind::Cpu => [
-                signed(counted[0]),
-                signed(counted[0].saturating_mul(self.period)),
+                signed(first),
+                signed(first.saturating_mul(self.period)),
                 0,
                 0,
             ],
-            Kind::Block | Kind::Mutex => [signed(counted[0]), signed(counted[1]), 0, 0],
+            Kind::Block | Kind::Mutex => [signed(first), signed(second), 0, 0],
             // How many more, and how many fewer.
-            Kind::Goroutine | Kind::GoroutineLeak => {
-                [signed(counted[0]) - signed(counted[1]), 0, 0, 0]
-            }
-            Kind::ThreadCreate => [signed(counted[0]), 0, 0, 0],
+            Kind::Goroutine | Kind::GoroutineLeak => [signed(first) - signed(second), 0, 0, 0],
+            Kind::ThreadCreate => [signed(first), 0, 0, 0],
         }
-    }
-
-    /// Scaled to all allocations, of which only some were sampled.
-    fn heap_values(self, counted: &Values) -> SampleValues {
-        let size = self.object_size(counted).unwrap_or(0);
-        let rate = usize::try_from(self.period).unwrap_or(usize::MAX);
-        let net = |allocated: usize, freed: usize| {
-            let estimate = |n| signed(unsample(n, size, rate));
-            let (allocated, freed) = (counted[allocated], counted[freed]);
-            match allocated.checked_sub(freed) {
-                Some(in_use) => estimate(in_use),
-                None => -estimate(freed - allocated),
-            }
-        };
-        [
-            signed(unsample(counted[ALLOCATED_OBJECTS], size, rate)),
-            signed(unsample(counted[ALLOCATED_BYTES], size, rate)),
-            net(ALLOCATED_OBJECTS, FREED_OBJECTS),
-            net(ALLOCATED_BYTES, FREED_BYTES),
-        ]
     }
 
     /// The mean size of the objects of a row, for the kinds that have objects.
     pub(crate) fn object_size(self, counted: &Values) -> Option<u64> {
-        if !matches!(self.kind, Kind::Allocs | Kind::Heap) {
-            return None;
-        }
-        let mean = |bytes: usize, objects: usize| counted[bytes].checked_div(counted[objects]);
-        mean(ALLOCATED_BYTES, ALLOCATED_OBJECTS).or_else(|| mean(FREED_BYTES, FREED_OBJECTS))
+        self.heap.and_then(|of| of(counted, self.period).1)
     }
+}
+
+/// A [`HeapScale`] to all allocations, of which only some were sampled.
+pub(crate) fn scaled_heap(counted: &Values, rate: u64) -> (SampleValues, Option<u64>) {
+    let mean = |bytes: usize, objects: usize| counted[bytes].checked_div(counted[objects]);
+    let mean =
+        mean(ALLOCATED_BYTES, ALLOCATED_OBJECTS).or_else(|| mean(FREED_BYTES, FREED_OBJECTS));
+    let size = mean.unwrap_or(0);
+    let rate = usize::try_from(rate).unwrap_or(usize::MAX);
+    let net = |allocated: usize, freed: usize| {
+        let estimate = |n| signed(unsample(n, size, rate));
+        let (allocated, freed) = (counted[allocated], counted[freed]);
+        match allocated.checked_sub(freed) {
+            Some(in_use) => estimate(in_use),
+            None => -estimate(freed - allocated),
+        }
+    };
+    let values = [
+        signed(unsample(counted[ALLOCATED_OBJECTS], size, rate)),
+        signed(unsample(counted[ALLOCATED_BYTES], size, rate)),
+        net(ALLOCATED_OBJECTS, FREED_OBJECTS),
+        net(ALLOCATED_BYTES, FREED_BYTES),
+    ];
+    (values, mean)
 }
 
 fn signed(n: u64) -> i64 {
@@ -171,24 +185,18 @@ mod tests {
 
     #[test]
     fn heap_values_are_scaled_and_may_be_negative() {
-        let every = Scale::new(Kind::Heap, 1);
-        assert_eq!(every.values(&[3, 300, 1, 100]), [3, 300, 2, 200]);
-        assert_eq!(every.values(&[0, 0, 1, 100]), [0, 0, -1, -100]);
-        let sampled = Scale::new(Kind::Heap, 1000);
+        let every = |counted| scaled_heap(&counted, 1).0;
+        assert_eq!(every([3, 300, 1, 100]), [3, 300, 2, 200]);
+        assert_eq!(every([0, 0, 1, 100]), [0, 0, -1, -100]);
+        let sampled = |counted| scaled_heap(&counted, 1000).0;
         // 100 bytes at a rate of 1000: sampled with probability 1 - e^-0.1, so each stands for 10.508.
-        assert_eq!(
-            sampled.values(&[100, 10_000, 0, 0]),
-            [1050, 105_083, 1050, 105_083]
-        );
-        assert_eq!(
-            sampled.values(&[0, 0, 100, 10_000]),
-            [0, 0, -1050, -105_083]
-        );
+        assert_eq!(sampled([100, 10_000, 0, 0]), [1050, 105_083, 1050, 105_083]);
+        assert_eq!(sampled([0, 0, 100, 10_000]), [0, 0, -1050, -105_083]);
     }
 
     #[test]
     fn cpu_values_are_samples_and_nanoseconds() {
-        let scale = Scale::new(Kind::Cpu, 10_000_000);
+        let scale = Scale::new(Kind::Cpu, 10_000_000, None);
         assert_eq!(scale.values(&[7, 0, 0, 0]), [7, 70_000_000, 0, 0]);
     }
 }

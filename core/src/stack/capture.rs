@@ -14,10 +14,21 @@ use core::mem::size_of;
 
 /// How far below the frame pointer the frame record begins.
 const RECORD_BELOW: usize = if cfg!(any(target_arch = "riscv32", target_arch = "riscv64")) {
-    2 * size_of::<usize>()
+    RECORD_SIZE
 } else {
     0
 };
+
+const WORD: usize = size_of::<usize>();
+
+/// A frame record: the caller's frame pointer, the return address.
+const RECORD_SIZE: usize = 2 * WORD;
+
+/// What a Cortex-M pushes when it takes an exception (Armv7-M manual B1.5.6): r0 to r3, r12, lr, pc, xPSR; floating
+/// point registers above it.
+const EXCEPTION_SIZE: usize = 8 * WORD;
+/// Where in it the pc is.
+const EXCEPTION_PC: usize = 6 * WORD;
 
 /// The registers that a walk starts from.
 ///
@@ -213,6 +224,10 @@ pub enum End {
 /// cleared first. Frames must lie at strictly rising addresses inside `bounds`, so that no chain, however
 /// corrupt, makes it loop or read elsewhere.
 ///
+/// On a Cortex-M it goes on from an exception handler to the code that it interrupted, where that runs on the main stack:
+/// the entry after the handler's is the interrupted instruction itself. Behind a handler that interrupted code on the process
+/// stack it ends as [`End::Broken`].
+///
 /// May run in a signal handler or an interrupt: about ten instructions a frame.
 #[inline]
 pub fn walk_frame_pointers(
@@ -234,6 +249,17 @@ pub fn walk_frame_pointers_to(
     bounds: StackBounds,
     pcs: &mut [usize],
 ) -> (usize, End) {
+    walk::<{ cfg!(target_arch = "arm") }>(registers, base, bounds, pcs)
+}
+
+/// The walk; `CORTEX_M` says whether a return address may be an exception's.
+#[inline]
+fn walk<const CORTEX_M: bool>(
+    registers: Registers,
+    base: usize,
+    bounds: StackBounds,
+    pcs: &mut [usize],
+) -> (usize, End) {
     let Some((first, rest)) = pcs.split_first_mut() else {
         return (0, End::TooDeep);
     };
@@ -246,7 +272,15 @@ pub fn walk_frame_pointers_to(
             return (len, End::Outermost);
         }
         let Some((caller_fp, return_address)) = read_frame_record(fp, bounds) else {
-            return (len, End::Broken);
+            // Above the record of a stack's first function there's no room for another: what it found in the frame
+            // pointer at reset may be anything.
+            let room = bounds.high().saturating_sub(bounds.low());
+            let end = if len > 1 && room < RECORD_SIZE {
+                End::Outermost
+            } else {
+                End::Broken
+            };
+            return (len, end);
         };
         // A frame's record is above its stack pointer: so the records of those called from `base` are below it, and its
         // own is not; nor is that of a caller, where it keeps none.
@@ -254,9 +288,22 @@ pub fn walk_frame_pointers_to(
         if return_address == 0 || is_at_base {
             return (len, End::Outermost);
         }
-        *pc = call_site(return_address);
+        let mut record_end = fp.wrapping_sub(RECORD_BELOW).wrapping_add(RECORD_SIZE);
+        *pc = match Return::from_address::<CORTEX_M>(return_address) {
+            Return::ToCaller => call_site(return_address),
+            Return::FromReset => return (len, End::Outermost),
+            Return::ToMainStack => {
+                let interrupted_pc = record_end.wrapping_add(EXCEPTION_PC);
+                let Some(interrupted_pc) = bounds.read(interrupted_pc) else {
+                    return (len, End::Broken);
+                };
+                record_end = record_end.wrapping_add(EXCEPTION_SIZE);
+                interrupted_pc
+            }
+            Return::ToProcessStack => return (len, End::Broken),
+        };
         len += 1;
-        bounds = bounds.above(fp.wrapping_sub(RECORD_BELOW).wrapping_add(1));
+        bounds = bounds.above(record_end);
         fp = caller_fp;
     }
     let end = if fp == 0 {
@@ -265,6 +312,33 @@ pub fn walk_frame_pointers_to(
         End::TooDeep
     };
     (len, end)
+}
+
+/// Where a return address leads to. On a Cortex-M those from 0xffff_ff80 on are no code: a handler that returns to one makes
+/// the processor take the registers back from an exception frame (Armv7-M manual B1.5.8, Armv8-M's EXC_RETURN).
+enum Return {
+    ToCaller,
+    /// What the link register is at reset (Armv7-M manual B1.5.5).
+    FromReset,
+    /// To what was interrupted; its frame is right above what the handler pushed.
+    ToMainStack,
+    /// As before, but its frame is on another stack.
+    ToProcessStack,
+}
+
+impl Return {
+    #[inline]
+    const fn from_address<const CORTEX_M: bool>(address: usize) -> Self {
+        const FIRST: usize = 0xffff_ff80;
+        const RESET: usize = 0xffff_ffff;
+        const IS_ON_PROCESS_STACK: usize = 1 << 2;
+        match address {
+            _ if !CORTEX_M || address < FIRST => Self::ToCaller,
+            RESET => Self::FromReset,
+            _ if address & IS_ON_PROCESS_STACK != 0 => Self::ToProcessStack,
+            _ => Self::ToMainStack,
+        }
+    }
 }
 
 /// The address of the call that returns to `return_address`: what profile.proto's `Location.address` wants
@@ -289,6 +363,10 @@ pub fn read_frame_record(fp: usize, bounds: StackBounds) -> Option<(usize, usize
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec;
+
     use super::*;
 
     fn bounds_of(words: &[usize]) -> StackBounds {
@@ -374,6 +452,48 @@ mod tests {
                 "{bad:#x}"
             );
         }
+    }
+
+    #[test]
+    fn the_first_function_of_a_stack_may_have_found_anything_in_its_frame_pointer() {
+        let mut words = [0; 8];
+        chain(&mut words);
+        words[6] = 0xdead_beef;
+        let mut pcs = [0; 16];
+        let (n, end) = walk_frame_pointers(start(&words), bounds_of(&words), &mut pcs);
+        assert_eq!((n, end), (5, End::Outermost));
+        let (n, end) = walk_frame_pointers(start(&words), StackBounds::EMPTY, &mut pcs);
+        assert_eq!((n, end), (1, End::Broken));
+    }
+
+    /// A handler's record, and above it the frame of the exception that it handles.
+    #[test]
+    fn a_handler_is_seen_on_what_it_interrupted() {
+        const EXC_RETURN_MAIN: usize = 0xffff_fff9;
+        let mut words = [0; 16];
+        let base = words.as_ptr().addr() + RECORD_BELOW;
+        let size = size_of::<usize>();
+        // The handler: two words pushed, then the exception's eight: pc is the seventh.
+        (words[0], words[1], words[8]) = (base + 12 * size, EXC_RETURN_MAIN, 0x500);
+        // The caller of what was interrupted, and the reset code.
+        (words[12], words[13]) = (base + 14 * size, 0x601);
+        (words[14], words[15]) = (7, 0xffff_ffff);
+        let mut pcs = [0; 16];
+        let mut walk = |words: &[usize]| {
+            let (n, end) = super::walk::<true>(start(words), 0, bounds_of(words), &mut pcs);
+            (pcs[1..n].to_vec(), end)
+        };
+        assert_eq!(walk(&words), (vec![0x500, 0x600], End::Outermost));
+        // Code on the process stack is elsewhere.
+        words[1] = 0xffff_fffd;
+        assert_eq!(walk(&words), (vec![], End::Broken));
+        // An exception's frame that is not all there.
+        assert_eq!(walk(&words[..8]), (vec![], End::Broken));
+        words[1] = EXC_RETURN_MAIN;
+        assert_eq!(walk(&words[..8]), (vec![], End::Broken));
+        // The next record can't be inside it.
+        words[0] = base + 4 * size;
+        assert_eq!(walk(&words), (vec![0x500], End::Broken));
     }
 
     #[test]

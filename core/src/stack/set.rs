@@ -34,7 +34,8 @@ pub(crate) const fn is_valid_len(len: usize) -> bool {
 #[inline]
 pub(crate) fn find_or_insert(slots: &[AtomicUsize], word: usize) -> Option<usize> {
     let hash = hash(word);
-    let index = hash & (slots.len().min(FIRST_LEVEL) - 1);
+    // An array without words has no index that is looked up in vain.
+    let index = hash & slots.len().min(FIRST_LEVEL).wrapping_sub(1);
     if slots.get(index)?.load(Ordering::Acquire) == word {
         return Some(index);
     }
@@ -55,7 +56,8 @@ fn probe_levels(slots: &[AtomicUsize], hash: usize, word: usize) -> Option<usize
         };
         for i in 0..probes {
             let index = if is_last {
-                (start + i) & (size - 1)
+                // Wider and wider steps, which come to each word once: words that follow each other make no heaps.
+                (start + i * (i + 1) / 2) & (size - 1)
             } else {
                 (start & !(GROUP - 1)) | ((start + i) & (GROUP - 1))
             };

@@ -33,7 +33,7 @@ const LOCATION_MASK: usize = (1 << HALF) - 1;
 pub struct StackTable<const LOCATIONS: usize, const CALLS: usize> {
     locations: [AtomicUsize; LOCATIONS],
     calls: [AtomicUsize; CALLS],
-    lost: Counter,
+    lost: [Counter; 2],
 }
 
 impl<const LOCATIONS: usize, const CALLS: usize> StackTable<LOCATIONS, CALLS> {
@@ -50,7 +50,7 @@ impl<const LOCATIONS: usize, const CALLS: usize> StackTable<LOCATIONS, CALLS> {
             Self {
                 locations: array_of!(AtomicUsize::new(0)),
                 calls: array_of!(AtomicUsize::new(0)),
-                lost: Counter::new(),
+                lost: array_of!(Counter::new()),
             }
         }
     }
@@ -77,7 +77,8 @@ impl<const LOCATIONS: usize, const CALLS: usize> Default for StackTable<LOCATION
 pub struct Stacks<'a> {
     locations: &'a [AtomicUsize],
     calls: &'a [AtomicUsize],
-    lost: &'a Counter,
+    /// Stacks that found no room: for a location, for a call.
+    lost: &'a [Counter; 2],
 }
 
 impl<'a> Stacks<'a> {
@@ -96,7 +97,7 @@ impl<'a> Stacks<'a> {
         for &pc in pcs.iter().rev() {
             call = call.and_then(|caller| self.call_from(caller, pc));
         }
-        self.or_lost(call)
+        call.unwrap_or(StackId::LOST)
     }
 
     /// As [`intern`](Self::intern), starting from what `memo` remembers of the stack before: the outer frames
@@ -111,7 +112,7 @@ impl<'a> Stacks<'a> {
         memo: &mut Memo<DEPTH>,
     ) -> StackId {
         let call = self.intern_beyond(pcs, outermost, memo);
-        self.or_lost(call)
+        call.unwrap_or(StackId::LOST)
     }
 
     fn intern_beyond<const DEPTH: usize>(
@@ -180,7 +181,15 @@ impl<'a> Stacks<'a> {
     /// How many stacks found no room so far.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost.load()
+        let [locations, calls] = self.lost_for();
+        locations + calls
+    }
+
+    /// How many of them had an address that found no room among the locations, and how many a call among the calls.
+    #[must_use]
+    pub fn lost_for(&self) -> [u64; 2] {
+        let [locations, calls] = self.lost;
+        [locations.load(), calls.load()]
     }
 
     #[inline]
@@ -188,7 +197,9 @@ impl<'a> Stacks<'a> {
         if pc == 0 {
             return Some(caller);
         }
-        let location = set::find_or_insert(self.locations, pc)?;
+        let Some(location) = set::find_or_insert(self.locations, pc) else {
+            return lost(&self.lost[0]);
+        };
         self.call(caller, LocationId(location as u32))
     }
 
@@ -196,16 +207,17 @@ impl<'a> Stacks<'a> {
     fn call(&self, caller: StackId, location: LocationId) -> Option<StackId> {
         // Not zero, as the location's part is one more than its id.
         let word = (caller.0 as usize) << HALF | (location.0 as usize + 1);
-        let index = set::find_or_insert(self.calls, word)?;
-        Some(StackId(index as u32 + 1))
+        match set::find_or_insert(self.calls, word) {
+            Some(index) => Some(StackId(index as u32 + 1)),
+            None => lost(&self.lost[1]),
+        }
     }
+}
 
-    fn or_lost(&self, call: Option<StackId>) -> StackId {
-        call.unwrap_or_else(|| {
-            self.lost.add(1);
-            StackId::LOST
-        })
-    }
+#[cold]
+fn lost(counter: &Counter) -> Option<StackId> {
+    counter.add(1);
+    None
 }
 
 /// A stack in a [`StackTable`]: good for as long as the table, and the same for equal frames.
@@ -222,6 +234,10 @@ impl StackId {
     ///
     /// No call has this number: a table has at most half as many.
     pub(crate) const UNAVAILABLE: Self = Self(LOCATION_MASK as u32 - 1);
+    /// Stands for a machine that waits for an interrupt: [`Marker::Idle`] is its only frame.
+    ///
+    /// No call has this number either.
+    pub const IDLE: Self = Self(LOCATION_MASK as u32 - 2);
 
     /// Half a word's worth of bits; what [`from_bits`](Self::from_bits) takes back.
     #[must_use]
@@ -277,11 +293,19 @@ pub enum Marker {
     Broken,
     /// The whole stack: a thread that could not be asked, or not in time.
     Unavailable,
+    /// The whole sample: the machine was waiting for an interrupt.
+    Idle,
 }
 
 impl Marker {
     /// All of them; a marker's place is its number.
-    pub const ALL: [Self; 4] = [Self::Lost, Self::TooDeep, Self::Broken, Self::Unavailable];
+    pub const ALL: [Self; 5] = [
+        Self::Lost,
+        Self::TooDeep,
+        Self::Broken,
+        Self::Unavailable,
+        Self::Idle,
+    ];
 
     /// The function name that profiles show for it, in the manner of Go's `runtime._LostExternalCode`.
     #[must_use]
@@ -291,6 +315,7 @@ impl Marker {
             Self::TooDeep => "picoprof._StackTooDeep",
             Self::Broken => "picoprof._StackBroken",
             Self::Unavailable => "picoprof._StackUnavailable",
+            Self::Idle => "picoprof._Idle",
         }
     }
 
@@ -324,6 +349,11 @@ impl Frames<'_> {
         calls: &[],
         next: StackId::EMPTY,
     };
+
+    fn only(&mut self, marker: Marker) -> Option<LocationId> {
+        self.next = StackId::EMPTY;
+        Some(marker.location())
+    }
 }
 
 impl Iterator for Frames<'_> {
@@ -331,25 +361,22 @@ impl Iterator for Frames<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<LocationId> {
-        match self.next {
-            StackId::EMPTY => None,
-            StackId::LOST => {
-                self.next = StackId::EMPTY;
-                Some(Marker::Lost.location())
-            }
-            StackId::UNAVAILABLE => {
-                self.next = StackId::EMPTY;
-                Some(Marker::Unavailable.location())
-            }
-            StackId(call) => {
-                let word = (self.calls.get(call as usize - 1))?.load(Ordering::Acquire);
-                self.next = StackId((word >> HALF) as u32);
-                // No call has a zero word: its id was given out after the word was put in.
-                (word & LOCATION_MASK)
-                    .checked_sub(1)
-                    .map(|location| LocationId(location as u32))
-            }
-        }
+        // Most often it is a call; the numbers that are none are beyond every table.
+        let index = (self.next.0 as usize).wrapping_sub(1);
+        let Some(word) = self.calls.get(index) else {
+            return match self.next {
+                StackId::LOST => self.only(Marker::Lost),
+                StackId::UNAVAILABLE => self.only(Marker::Unavailable),
+                StackId::IDLE => self.only(Marker::Idle),
+                _ => None,
+            };
+        };
+        let word = word.load(Ordering::Acquire);
+        self.next = StackId((word >> HALF) as u32);
+        // No call has a zero word: its id was given out after the word was put in.
+        (word & LOCATION_MASK)
+            .checked_sub(1)
+            .map(|location| LocationId(location as u32))
     }
 }
 
@@ -394,23 +421,12 @@ impl<const DEPTH: usize> Memo<DEPTH> {
     fn shared_with(&self, pcs: &[usize]) -> usize {
         let first = DEPTH.saturating_sub(self.len);
         let known = self.pcs.get(first..).unwrap_or_default();
-        // Most often only the leaf is another.
-        if let (Some((leaf, callers)), Some((known_leaf, known_callers))) =
-            (pcs.split_first(), known.split_first())
-            && callers == known_callers
-        {
-            return callers.len() + usize::from(leaf == known_leaf);
+        // Small machines compare words one by one anyway, and have no room for more code.
+        if usize::BITS == 64 {
+            same_at_end_of_many(known, pcs)
+        } else {
+            same_at_end(known, pcs)
         }
-        // Else they part somewhere: four at a time are a few wide comparisons.
-        let (_, known_fours) = known.as_rchunks::<4>();
-        let (_, fours) = pcs.as_rchunks::<4>();
-        let pairs = known_fours.iter().rev().zip(fours.iter().rev());
-        let same = 4 * pairs.take_while(|(known, four)| known == four).count();
-        let inner = |frames: &[usize]| frames.len().saturating_sub(same);
-        let known = known.get(..inner(known)).unwrap_or_default();
-        let pcs = pcs.get(..inner(pcs)).unwrap_or_default();
-        let pairs = known.iter().rev().zip(pcs.iter().rev());
-        same + pairs.take_while(|(known, pc)| known == pc).count()
     }
 
     /// One frame more, if there is room for it.
@@ -424,6 +440,34 @@ impl<const DEPTH: usize> Memo<DEPTH> {
             self.len += 1;
         }
     }
+}
+
+/// How many words are the same, counted from the ends.
+#[inline]
+fn same_at_end(known: &[usize], pcs: &[usize]) -> usize {
+    let pairs = known.iter().rev().zip(pcs.iter().rev());
+    pairs.take_while(|(known, pc)| known == pc).count()
+}
+
+/// The same, for machines that compare many words at a time.
+#[inline]
+fn same_at_end_of_many(known: &[usize], pcs: &[usize]) -> usize {
+    // Most often only the leaf is another.
+    if let (Some((leaf, callers)), Some((known_leaf, known_callers))) =
+        (pcs.split_first(), known.split_first())
+        && callers == known_callers
+    {
+        return callers.len() + usize::from(leaf == known_leaf);
+    }
+    // Else they part somewhere: four at a time are a few wide comparisons.
+    let (_, known_fours) = known.as_rchunks::<4>();
+    let (_, fours) = pcs.as_rchunks::<4>();
+    let pairs = known_fours.iter().rev().zip(fours.iter().rev());
+    let same = 4 * pairs.take_while(|(known, four)| known == four).count();
+    let inner = |frames: &[usize]| frames.len().saturating_sub(same);
+    let known = known.get(..inner(known)).unwrap_or_default();
+    let pcs = pcs.get(..inner(pcs)).unwrap_or_default();
+    same + same_at_end(known, pcs)
 }
 
 impl<const DEPTH: usize> Default for Memo<DEPTH> {
@@ -469,6 +513,11 @@ mod tests {
         let lost = (1..100).filter(|&pc| stacks.intern(&[pc], None) == StackId::LOST);
         assert_eq!(lost.count(), 91);
         assert_eq!(stacks.lost(), 91);
+        assert_eq!(stacks.lost_for()[0], 91);
+        let table = StackTable::<128, 8>::new();
+        let lost = (1..100).filter(|&pc| table.view().intern(&[pc], None) == StackId::LOST);
+        assert_eq!(lost.count(), 91);
+        assert_eq!(table.view().lost_for(), [0, 91]);
         assert_eq!(pcs(stacks, StackId::LOST), [Frame::Marker(Marker::Lost)]);
         // What is in stays known.
         assert_eq!(pcs(stacks, stacks.intern(&[1], None)), [Frame::Pc(1)]);

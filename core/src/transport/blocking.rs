@@ -21,7 +21,7 @@ pub trait Clock {
 ///
 /// `buffer` is for what goes out and what comes in; some 64 bytes are enough, more is faster. As reading
 /// blocks, the time limits for slow clients do not hold here, and a client that goes while a profile is taken
-/// is noticed when the profile is sent.
+/// is noticed when the profile is sent. A stream that says when it is ready does better: [`Polled`](super::Polled).
 ///
 /// # Errors
 ///

@@ -1,15 +1,19 @@
 //! Drivers: what moves bytes between a [`Connection`] and a stream.
 //!
-//! [`poll`] is for stacks that never block and lend their buffers, through [`Transport`]; [`serve_blocking`]
-//! for any `embedded_io` stream; [`serve_async`] for any `embedded_io_async` stream.
+//! [`poll`] is for stacks that never block and lend their buffers, through [`Transport`], such as smoltcp (crate
+//! `picoprof-smoltcp`); with [`Polled`] also for any `embedded_io` stream that says when it is ready. [`serve_blocking`] is for
+//! any other `embedded_io` stream, and [`serve_async`] for any `embedded_io_async` stream: a UART of an async HAL, a TCP
+//! socket of an async network stack such as embassy-net, with an own task and an own [`Connection`] for each socket.
 
 #![forbid(unsafe_code)]
 
 mod asynchronous;
 mod blocking;
+mod polled;
 
 pub use asynchronous::{AsyncClock, serve_async};
 pub use blocking::{Clock, serve_blocking};
+pub use polled::Polled;
 
 use crate::http::{Connection, Transmit};
 use crate::target::Target;

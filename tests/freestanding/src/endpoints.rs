@@ -19,7 +19,7 @@ use picoprof::profile::task::{Context, TaskPool, Tasks, Tracer, set_tracer, task
 use picoprof::stack::capture::Registers;
 use picoprof::stack::{Marker, Memo, StackId, StackTable};
 use picoprof::transport::{self, Clock, Received, Transport, Wait, serve_blocking};
-use picoprof::{Instant, LocationId, NoSymbols, StartError, Target, Thread};
+use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 static STACKS: StackTable<64, 128> = StackTable::new();
 static LABELS: LabelTable<16, 8> = LabelTable::new();
@@ -78,7 +78,7 @@ impl Target for Firmware {
     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
         NoSymbols {
             file: "[firmware]",
-            build_id: "",
+            build_id: BuildId::NONE,
         }
     }
 

@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::{Memo, StackId};
 
-use crate::exclusive::Exclusive;
 use crate::stack_bounds::Stack;
 use crate::tables::MAX_DEPTH;
+use picoprof::Exclusive;
 
 /// Threads that can be sampled at once; those beyond are counted as missed.
 const MAX_THREADS: usize = 4096;

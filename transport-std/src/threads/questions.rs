@@ -16,8 +16,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::StackId;
 
-use crate::exclusive::Exclusive;
 use crate::tables::MAX_DEPTH;
+use picoprof::Exclusive;
 
 /// Questions at once, a kilobyte each once they were used; those beyond are not asked.
 const PLACES: usize = 1 << PLACE_BITS;

@@ -74,6 +74,13 @@ pub(super) struct LiveView<'a> {
 }
 
 impl LiveView<'_> {
+    /// No room.
+    #[cfg(not(loom))]
+    pub(super) const NONE: Self = Self {
+        slots: &[],
+        filter: &[],
+    };
+
     /// Whether `address` may be in. Never false for one that is.
     ///
     /// The caller owns the allocation, so its insert, if there was one, happened before.
@@ -151,7 +158,7 @@ impl LiveView<'_> {
     }
 
     fn group_of(&self, address: usize) -> &[Slot] {
-        let first = hash(address) & (self.slots.len() - 1) & !(GROUP - 1);
+        let first = hash(address) & self.slots.len().wrapping_sub(1) & !(GROUP - 1);
         self.slots.get(first..first + GROUP).unwrap_or_default()
     }
 }

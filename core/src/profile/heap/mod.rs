@@ -16,7 +16,7 @@ use self::live::{Live, LiveView};
 use super::buckets::RowId;
 use super::buckets::{Buckets, Rows};
 use super::labels::LabelSetId;
-use super::tag;
+use super::{HeapScale, scaled_heap, tag};
 use crate::stack::{Counter, StackId};
 use crate::sync::{AtomicUsize, Ordering, const_fn};
 
@@ -62,6 +62,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
     pub const fn view(&self) -> Heap<'_> {
         Heap {
             rows: self.buckets.view(),
+            scale: scaled_heap,
             live: self.live.view(),
             rate: &self.rate,
             untracked: &self.untracked,
@@ -74,10 +75,32 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
 #[derive(Clone, Copy, Debug)]
 pub struct Heap<'a> {
     rows: Rows<'a>,
+    scale: HeapScale,
     live: LiveView<'a>,
     rate: &'a Rate,
     untracked: &'a Counter,
     unlabeled: &'a Counter,
+}
+
+#[cfg(not(loom))]
+impl Heap<'static> {
+    /// What a program without a heap puts into [`Profiles::heap`](super::Profiles::heap), so that `heap` and `allocs`
+    /// answer empty profiles: [`Target::note`](crate::Target::note) says why they are. Nothing is recorded in it.
+    ///
+    /// It takes a few bytes for all of the program.
+    #[must_use]
+    pub const fn none() -> Self {
+        static RATE: Rate = Rate::new(DEFAULT_RATE);
+        static COUNTER: Counter = Counter::new();
+        Self {
+            rows: Rows::none(),
+            scale: |_, _| ([0; 4], None),
+            live: LiveView::NONE,
+            rate: &RATE,
+            untracked: &COUNTER,
+            unlabeled: &COUNTER,
+        }
+    }
 }
 
 impl<'a> Heap<'a> {
@@ -159,6 +182,11 @@ impl<'a> Heap<'a> {
     #[must_use]
     pub const fn rows(&self) -> Rows<'a> {
         self.rows
+    }
+
+    /// How the rows' counters become values.
+    pub(crate) const fn scale(&self) -> HeapScale {
+        self.scale
     }
 
     /// The row that an allocation is counted in.
@@ -267,6 +295,15 @@ mod tests {
         assert_eq!(heap.unlabeled(), 1);
         assert_eq!(heap.rows().len(), 2);
         assert_eq!(heap.rows().values(heap.row_of(stack, 100)), [2, 200, 0, 0]);
+    }
+
+    #[test]
+    fn where_there_is_no_heap_nothing_is_recorded() {
+        let heap = Heap::none();
+        heap.record_alloc(StackId::from_bits(1), LabelSetId::EMPTY, 0x1000, 100);
+        assert!(!heap.may_be_sampled(0x1000) && !heap.record_free(0x1000));
+        assert!(heap.rows().is_empty());
+        assert_eq!((heap.live(), heap.rows().values(RowId::LOST)), (0, [0; 4]));
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl<const N: usize> TaskPool<N> {
             slots: &self.slots,
             taken: &self.taken,
             shared: &self.shared,
+            snapshot: Slot::task,
         }
     }
 }
@@ -106,6 +107,8 @@ pub struct Tasks<'a> {
     slots: &'a [Slot],
     taken: &'a [AtomicUsize],
     shared: &'a Shared,
+    /// As the view of a pool has it, so that a program without a pool is without this code.
+    snapshot: fn(&Slot) -> Option<Task>,
 }
 
 impl<'a> Tasks<'a> {
@@ -143,7 +146,7 @@ impl<'a> Tasks<'a> {
         if self.taken.get(word)?.load(Ordering::Acquire) & bit == 0 {
             return None;
         }
-        self.slots.get(slot)?.task()
+        (self.snapshot)(self.slots.get(slot)?)
     }
 
     /// A slot for a task that begins, and the task's number; `None` if there's no room, which is counted.

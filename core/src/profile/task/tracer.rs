@@ -36,10 +36,12 @@ pub trait Tracer: Sync {
     /// Sets what the calling thread is at; answers what it was.
     fn swap_current(&self, context: Context) -> Context;
 
-    /// A task with these labels was woken after it had waited, at the await `stack`. For `block`.
+    /// A task with these labels was woken after it had waited, at the await `stack`; or who wanted a
+    /// [lock](crate::profile) has it now. For `block`.
     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration);
 
-    /// A task was woken after it had waited, by whoever is at `stack` and has these labels. For `mutex`.
+    /// A task was woken after it had waited, by whoever is at `stack` and has these labels; or that one unlocked what others
+    /// waited for, or let interrupts wait. For `mutex`.
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration);
 
     /// The labels of `base` and these; where there are no labels, `base`.
