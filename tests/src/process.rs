@@ -58,7 +58,7 @@ impl Finished {
 ///
 /// If it can't be started, or is killed: then the kind is [`io::ErrorKind::TimedOut`].
 pub fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
-    let mut group = Group::start(command, Stdio::piped())?;
+    let mut group = Group::start(command, Stdio::piped(), Stdio::piped())?;
     let stdout = read_all(group.child.stdout.take());
     let stderr = read_all(group.child.stderr.take());
     let status = group.wait(limit)?;
@@ -99,7 +99,7 @@ impl Server {
     /// If it can't be started, or ends, or `limit` passes before that line.
     #[track_caller]
     pub fn start(mut command: Command, ready: &str, limit: Duration) -> Self {
-        let mut group = Group::start(&mut command, Stdio::inherit())
+        let mut group = Group::start(&mut command, Stdio::piped(), Stdio::inherit())
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = group.child.stdout.take().expect("it is a pipe");
         let (sender, lines) = mpsc::channel();
@@ -241,23 +241,21 @@ pub fn command<S: AsRef<OsStr>>(
 
 /// A child in a process group of its own, so that its children can be killed with it.
 #[derive(Debug)]
-struct Group {
+pub(crate) struct Group {
     child: Child,
 }
 
 impl Group {
-    /// Input is empty, output is a pipe.
-    fn start(command: &mut Command, stderr: Stdio) -> io::Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
+    /// Input is empty.
+    pub(crate) fn start(command: &mut Command, stdout: Stdio, stderr: Stdio) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         command.process_group(0);
         let child = command.spawn()?;
         Ok(Self { child })
     }
 
-    fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    /// How it ended; `None` if `limit` passes first.
+    pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
