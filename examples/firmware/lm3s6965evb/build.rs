@@ -1,0 +1,9 @@
+//! Tells the linker where things go, and to keep the build id.
+
+fn main() {
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    println!("cargo::rustc-link-search={here}");
+    println!("cargo::rustc-link-arg-bins=-Tbuild-id.x");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=memory.x");
+}
