@@ -7,7 +7,8 @@ export PICOPROF_GO_BIN=$tools/bin
 
 # Debian packages: what building takes, and what the whole suite takes on top.
 build_packages=(gcc libc6-dev)
-test_packages=("${build_packages[@]}" curl graphviz poppler-utils valgrind libc6-dbg python3 python3-pip util-linux)
+test_packages=("${build_packages[@]}" curl graphviz poppler-utils valgrind libc6-dbg python3 python3-pip util-linux
+    qemu-system-arm qemu-system-misc)
 
 # Whether what is wanted from a package is here, wherever it came from.
 has_package() {
@@ -18,6 +19,7 @@ has_package() {
         poppler-utils) command -v pdftotext ;;
         libc6-dbg) command -v valgrind ;; # has no command; valgrind wants the dynamic linker's symbols
         python3-pip) python_with_pip ;;
+        qemu-system-misc) command -v qemu-system-riscv64 && command -v qemu-system-riscv32 ;;
         util-linux) command -v flock ;;
         *) command -v "$1" ;;
     esac
@@ -75,19 +77,46 @@ ensure_rust_components() {
 bare_cargo() {
     local target=$1 command=$2
     shift 2
-    if timeout 120 rustup target add "$target"; then
+    if has_rust_target "$target"; then
         cargo "$command" --target "$target" "$@"
         return
     fi
-    compgen -G '/usr/src/rustc-*/library/core' >/dev/null ||
-        install_packages rustc-web cargo-web rust-web-src || return 1
     local arguments=()
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         arguments+=("$1")
         shift
     done
-    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo check -Z build-std=core --target "$target" \
-        --target-dir "$root/target/bare" "${arguments[@]}"
+    debian_cargo check -Z build-std=core --target "$target" --target-dir "$root/target/bare" "${arguments[@]}"
+}
+
+# firmware_cargo TARGET…: builds what is in examples/firmware or a workspace like it, which is the current
+# directory: linker options are found from there. The target directory is the caller's to say.
+firmware_cargo() {
+    local target=$1
+    shift
+    if has_rust_target "$target"; then
+        cargo build --release --target "$target" "$@"
+        return
+    fi
+    command -v ld.lld-22 >/dev/null || install_packages lld-22 || return 1
+    local linker=CARGO_TARGET_${target^^}_LINKER
+    (
+        export "${linker//-/_}=ld.lld-22"
+        debian_cargo build --release -Z build-std=core,alloc --target "$target" "$@"
+    )
+}
+
+# Whether rustup's compiler has the core library of a target, or could get it.
+has_rust_target() {
+    command -v rustup >/dev/null || return 1
+    rustup target list --installed | grep -qx "$1" || timeout 120 rustup target add "$1"
+}
+
+# Debian's own compiler, which has the sources of its libraries beside it.
+debian_cargo() {
+    compgen -G '/usr/src/rustc-*/library/core' >/dev/null ||
+        install_packages rustc-web cargo-web rust-web-src || return 1
+    RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$@"
 }
 
 # The unmodified `go tool pprof` and `go tool trace` in $tools/bin. Go no longer ships the two

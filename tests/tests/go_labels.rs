@@ -110,7 +110,10 @@ fn allocations_are_those_of_the_labels_they_were_made_with() {
         counts.map(|count| SIZE * count),
     );
     check("heap", &heap, "inuse_objects", counts);
-    assert!(comments(&heap).is_empty(), "{:?}", comments(&heap));
+    // Of so many some may find no room to be watched.
+    let mut comments = comments(&heap);
+    comments.retain(|comment| !comment.contains("can't watch all samples"));
+    assert!(comments.is_empty(), "{comments:?}");
     // The size is a label as it always was.
     let sizes = heap
         .stacks()

@@ -267,7 +267,7 @@ fn tasks(address: SocketAddr) -> (u64, u64) {
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_is_left() {
+fn soak_loses_nothing_and_leaves_nothing() {
     let seconds =
         std::env::var("PICOPROF_SOAK_SECONDS").map_or(120, |it| it.parse().expect("a number"));
     panic::set_hook(Box::new(|info| {
