@@ -23,7 +23,7 @@ use crate::MOST_BYTES;
 use crate::serial::Line;
 
 /// How long a device may take to accept a connection.
-const CONNECTS: Duration = Duration::from_secs(5);
+pub(crate) const CONNECTS: Duration = Duration::from_secs(5);
 
 /// How long it may take for the head of an answer, beside the time that it was asked to wait, and then for each
 /// piece.

@@ -68,6 +68,10 @@ Usage: bridge --elf FIRMWARE (--device http://HOST:PORT | --serial PATH[,BAUD]) 
   --listen ADDRESS     serve here (127.0.0.1:6060; port 0: any that is free)
   --help               print this
 
+Files are where the compiler saw them. To -list a program that was built elsewhere, tell go tool pprof where
+they are: -trim_path=/its/folder -source_path=/your/folder. Rust's own are under /rustc/HASH: with the
+component rust-src, -trim_path=/rustc/HASH -source_path=$(rustc --print sysroot)/lib/rustlib/src/rust.
+
 A line is slow: give go tool pprof a -timeout that is long enough. A device that was asked over a line
 for what happens in the next N seconds waits for them even if who asked has left.
 ";

@@ -16,7 +16,7 @@ use flate2::write::GzEncoder;
 use prost::Message as _;
 
 use crate::MOST_BYTES;
-use crate::names::{self, Code};
+use crate::names::{self, Code, Frame};
 use crate::proto::{self, Profile};
 
 /// Far more than a device has; what is written for each takes memory here.
@@ -57,8 +57,12 @@ pub(crate) fn build_id(bytes: &[u8]) -> Result<String, Refusal> {
 /// or "".
 ///
 /// Only what has no lines yet gets some: so the marked frames of the device stay, and a profile of a server
-/// that knows its names is as it was.
-pub(crate) fn add_names(bytes: &[u8], code: &mut Code) -> Result<(String, Vec<u8>), Refusal> {
+/// that knows its names is as it was. What kind of profile it is says the `name` of its endpoint.
+pub(crate) fn add_names(
+    bytes: &[u8],
+    name: &str,
+    code: &mut Code,
+) -> Result<(String, Vec<u8>), Refusal> {
     let mut profile = decode(bytes)?;
     let (of, ours) = mappings_of(&profile, code)?;
     let mut writer = Writer::new(&profile);
@@ -68,7 +72,13 @@ pub(crate) fn add_names(bytes: &[u8], code: &mut Code) -> Result<(String, Vec<u8
         if let Some(mapping) = mapping.filter(|_| location.line.is_empty()) {
             let address = file_address(mapping, location.address, code);
             let frames = address.map(|address| code.frames(address));
-            for frame in frames.iter().flat_map(|frames| frames.iter()) {
+            let frames = frames.as_deref().unwrap_or_default();
+            let frames = if name == "mutex" {
+                holders(frames)
+            } else {
+                frames
+            };
+            for frame in frames {
                 location.line.push(writer.line(&mut profile, frame));
             }
         }
@@ -90,7 +100,41 @@ pub(crate) fn add_names(bytes: &[u8], code: &mut Code) -> Result<(String, Vec<u8
             mapping.has_inline_frames = code.has_lines();
         }
     }
+    if !ours.is_empty() && profile.drop_frames == 0 {
+        profile.drop_frames = writer.string(&mut profile, drop_frames(name));
+    }
     Ok((of, encode(&profile)?))
+}
+
+/// What `Profile.drop_frames` is where the device has none: frames between the one that is looked for and the place
+/// where it was counted. They match whole names; pprof drops what these call with them.
+fn drop_frames(name: &str) -> &'static str {
+    match name {
+        // How a task waits: the leaf is what it waits for.
+        "block" | "goroutine" => concat!(
+            r"<?core::task::wake::Waker as core::clone::Clone>::clone|core::task::wake::.*clone|",
+            r"picoprof::profile::task::.*::pend",
+        ),
+        _ => "",
+    }
+}
+
+/// Without the inlined functions that unmask interrupts at the end of a critical section: the leaf is who kept them
+/// masked.
+///
+/// Not by `drop_frames`: what is pending interrupts just these functions, and pprof would drop the handlers that are then
+/// above them.
+fn holders(frames: &[Frame]) -> &[Frame] {
+    let is_release = |frame: &Frame| {
+        let name = &*frame.function.name;
+        ["critical_section::release", "_critical_section_1_0_release"].contains(&name)
+            || name.ends_with(" as critical_section::Impl>::release")
+            || name.starts_with("<critical_section::with::Guard")
+            || name.starts_with("core::ptr::drop_in_place")
+                && name.ends_with("<critical_section::with::Guard>")
+    };
+    let holder = frames.iter().position(|frame| !is_release(frame));
+    holder.and_then(|at| frames.get(at..)).unwrap_or(frames)
 }
 
 fn decode(bytes: &[u8]) -> Result<Profile, Refusal> {
@@ -276,5 +320,43 @@ impl Writer {
         profile.function.push(written);
         self.functions.insert(function.clone(), self.last_function);
         self.last_function
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(names: &[&str]) -> Vec<Frame> {
+        let frames = names.iter().map(|&name| Frame {
+            function: names::Function {
+                name: name.into(),
+                system_name: name.into(),
+                file: "".into(),
+                start_line: 0,
+            },
+            line: 1,
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn who_keeps_interrupts_masked_is_the_leaf() {
+        let all = stack(&[
+            "<picoprof::profile::lock::masked::CriticalSection<I> as critical_section::Impl>::release",
+            "_critical_section_1_0_release",
+            "critical_section::release",
+            "<critical_section::with::Guard as core::ops::drop::Drop>::drop",
+            "core::ptr::drop_in_place::<critical_section::with::Guard>",
+            "critical_section::with",
+            "critical_section::release",
+            "hold",
+        ]);
+        assert_eq!(holders(&all), &all[5..]);
+        let (release, hold) = (&all[..5], &all[7..]);
+        // One of its own is the device's: samples need it.
+        assert_eq!(holders(release), release);
+        assert_eq!(holders(hold), hold);
+        assert_eq!(holders(&[]), []);
     }
 }

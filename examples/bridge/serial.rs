@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
-use crate::device::{Answer, Failure, exchange};
+use crate::device::{Answer, CONNECTS, Failure, exchange};
 
 /// The rate of a line without another one.
 const BAUD: u32 = 115_200;
@@ -176,7 +176,7 @@ impl Port {
                 Ok(Self::Tty(from, pipe::Sender::from_file_unchecked(file)?))
             }
             Place::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
+                let stream = timeout(CONNECTS, TcpStream::connect(address)).await??;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }

@@ -41,6 +41,9 @@ const ASKS: Duration = Duration::from_secs(30);
 /// The longest word that can be an address.
 const MOST_WORD: usize = 32;
 
+/// Of a build id that is not ours: a good one has 40 characters.
+const MOST_SHOWN: usize = 100;
+
 const SYMBOL: &str = "/debug/pprof/symbol";
 
 /// Of a profile of no time, where it says which program it is of: what a device is asked that has not been asked for
@@ -63,7 +66,8 @@ type Reply = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Bridge {
     device: Device,
-    code: Arc<Mutex<Code>>,
+    /// Who waits for it and leaves is forgotten.
+    code: Arc<tokio::sync::Mutex<Code>>,
     /// Where the file is, and its build id or "".
     path: String,
     build_id: String,
@@ -78,7 +82,7 @@ impl Bridge {
             device,
             path: code.path().to_owned(),
             build_id: code.build_id().to_owned(),
-            code: Arc::new(Mutex::new(code)),
+            code: Arc::new(tokio::sync::Mutex::new(code)),
             other: Mutex::default(),
             has_warned: AtomicBool::new(false),
         }
@@ -88,8 +92,15 @@ impl Bridge {
     pub(crate) async fn introduce(&self) -> String {
         match self.device_build_id().await {
             Ok(Some(id)) => {
+                // What was told a client before is told here, too.
                 let news = self.learn(&id);
-                news.unwrap_or_else(|| format!("the device runs this file: build id {id}"))
+                match &*self.other() {
+                    Some(other) => self.refusal(other),
+                    None if id != self.build_id || id.is_empty() => DOUBT.to_owned(),
+                    None => {
+                        news.unwrap_or_else(|| format!("the device runs this file: build id {id}"))
+                    }
+                }
             }
             Ok(None) => "the device has no profile that says which program it runs".to_owned(),
             Err(failure) => format!("not yet: {failure}"),
@@ -187,7 +198,7 @@ impl Bridge {
             value.is_some_and(|value| value.starts_with(kind.as_bytes()))
         };
         if profile::is_gzip(&answer.body) || is("application/octet-stream") && name != "trace" {
-            self.name_profile(answer).await
+            self.name_profile(name, answer).await
         } else if is("text/html") {
             self.describe(answer)
         } else if is("text/plain") && name != "cmdline" {
@@ -197,9 +208,9 @@ impl Bridge {
         }
     }
 
-    async fn name_profile(&self, answer: Answer) -> Reply {
-        let bytes = answer.body.clone();
-        let named = self.with_code(move |code| profile::add_names(&bytes, code));
+    async fn name_profile(&self, name: &str, answer: Answer) -> Reply {
+        let (bytes, name) = (answer.body.clone(), name.to_owned());
+        let named = self.with_code(move |code| profile::add_names(&bytes, &name, code));
         match named.await {
             Ok(Ok((id, named))) => {
                 self.note(&id);
@@ -306,8 +317,8 @@ impl Bridge {
             let answer = self.device.ask(question).await;
             let answer = answer.map_err(|failure| failure.to_string())?;
             if answer.status == StatusCode::OK {
-                let id = profile::build_id(&answer.body);
-                return id.map(Some).map_err(|refusal| refusal.to_string());
+                let id = self.with_code(move |_| profile::build_id(&answer.body));
+                return id.await?.map(Some).map_err(|refusal| refusal.to_string());
             }
         }
         Ok(None)
@@ -337,6 +348,9 @@ impl Bridge {
     }
 
     fn refusal(&self, other: &str) -> String {
+        // A hostile device could write to the user's terminal by it.
+        let shown: String = other.chars().take(MOST_SHOWN).collect();
+        let other = shown.escape_debug();
         format!(
             "wrong ELF file: the device runs the program with build id {other}, and {} has build id {}. Start the \
              bridge with the file that is on the device",
@@ -354,11 +368,8 @@ impl Bridge {
         &self,
         f: impl FnOnce(&mut Code) -> R + Send + 'static,
     ) -> Result<R, String> {
-        let code = Arc::clone(&self.code);
-        let done = tokio::task::spawn_blocking(move || {
-            // What is kept of an address is kept whole.
-            f(&mut code.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let mut code = Arc::clone(&self.code).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || f(&mut code));
         let path = &self.path;
         done.await
             .map_err(|error| format!("{path} can't be read: {error}"))
@@ -368,12 +379,12 @@ impl Bridge {
 /// Whether the name that a client used is this machine's own. A page of a foreign web site that makes its name lead
 /// here (DNS rebinding) gives itself away by it.
 fn is_for_this_machine<B>(request: &Request<B>) -> bool {
-    let header = request.headers().get(HOST).map(HeaderValue::to_str);
+    let headers = request.headers().get_all(HOST).iter();
     let authority = request
         .uri()
         .authority()
         .map(|authority| Ok(authority.as_str()));
-    let mut names = header.into_iter().chain(authority);
+    let mut names = headers.map(HeaderValue::to_str).chain(authority);
     names.all(|name| name.is_ok_and(|name| is_own_name(without_port(name))))
 }
 
@@ -425,6 +436,12 @@ fn forward(answer: Answer) -> Reply {
     *reply.status_mut() = answer.status;
     *reply.headers_mut() = answer.headers;
     let headers = reply.headers_mut();
+    // RFC 9110 7.6.1: what is named there is of the connection, too.
+    let named = headers.get_all(CONNECTION).iter();
+    let named: Vec<HeaderName> = (named.filter_map(|value| value.to_str().ok()))
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
     let of_the_connection = [
         CONNECTION,
         CONTENT_LENGTH,
@@ -433,7 +450,7 @@ fn forward(answer: Answer) -> Reply {
         TRANSFER_ENCODING,
         UPGRADE,
     ];
-    for name in of_the_connection {
+    for name in named.into_iter().chain(of_the_connection) {
         headers.remove(name);
     }
     for name in ["keep-alive", "proxy-connection"] {

@@ -68,6 +68,12 @@ impl Device {
         device
     }
 
+    /// And it has waited there.
+    pub(crate) fn waited_at(&self, pcs: &[usize]) {
+        let stack = self.stacks.view().intern(pcs, None);
+        self.block.view().add(stack, 0, &[1, 1_000_000]);
+    }
+
     /// From now on it runs the program with this note.
     pub(crate) fn flash(&self, note: &[u8]) {
         *self.build_id.lock().unwrap_or_else(PoisonError::into_inner) = BuildId::from_note(note);

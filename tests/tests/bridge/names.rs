@@ -318,6 +318,24 @@ fn several_are_served_at_once() {
     assert_eq!(profiles.sample, []);
 }
 
+/// A task's stack ends in how it waits: Go's tools show what it waits for.
+#[test]
+fn how_tasks_wait_is_not_shown() {
+    const CLONE: &str = "<core::task::wake::Waker as core::clone::Clone>::clone";
+    let (device, code) = (Device::counting_at(&[Code::get().plain]), Code::get());
+    device.waited_at(&[code.clone, code.method]);
+    let bridge = bridge_for(device);
+    let stacks = bridge.profile("block").stacks();
+    assert_eq!(stacks[0].frames[0], CLONE);
+    let shown = Go::new()
+        .pprof(["-traces", &bridge.url("block")])
+        .succeeded();
+    let shown = shown.text();
+    assert!(shown.contains(APPLY) && !shown.contains("Waker"), "{shown}");
+    // Others have all.
+    assert_eq!(bridge.profile("threadcreate").drop_frames, 0);
+}
+
 #[test]
 fn without_debug_information_there_are_names_only() {
     let folder = TempDir::new().expect("a folder can be made");

@@ -1,6 +1,7 @@
 //! What the devices run: functions of this executable, and what is to be said of them.
 
 use core::hint::black_box;
+use core::task::Waker;
 use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub(crate) struct Code {
     pub(crate) plain: usize,
     /// In [`Filter::apply`]: of a generic type, and of a trait.
     pub(crate) method: usize,
+    /// In [`Waker::clone`].
+    pub(crate) clone: usize,
 }
 
 /// Lines of the functions, and of what is at the addresses.
@@ -75,6 +78,7 @@ impl Code {
                 inlined: inlined - base,
                 plain: plain - base,
                 method: Filter((1u8, 2u64)).apply() - base,
+                clone: black_box(<Waker as Clone>::clone as fn(&Waker) -> Waker) as usize - base,
             }
         });
         *CODE

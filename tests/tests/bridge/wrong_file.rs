@@ -1,11 +1,17 @@
 //! A file that is not of the program that the device runs.
 
+use core::net::Ipv4Addr;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 
 use picoprof_tests::go::Go;
+use prost::Message;
 use tempfile::TempDir;
 
 use crate::device::Device;
+use crate::hostile::{octets, profile};
 use crate::program::{Code, build_id_note, copy_with_note, elf, hex_id, strip};
 use picoprof_tests::bridge::{Bridge, refusal};
 
@@ -63,6 +69,46 @@ fn a_wrong_file_is_refused_until_the_device_runs_it() {
     device.flash(&other_note());
     assert_eq!(bridge.ask("GET", "threadcreate?debug=1", "").status, 409);
     assert_eq!(bridge.ask("GET", &symbol, "").status, 409);
+}
+
+/// Nor is it taken for the right one because a client was told before the user.
+#[test]
+fn a_client_may_be_the_first_who_is_refused() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let device = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let mut wrong = profile();
+    wrong.mapping[0].build_id = 3;
+    wrong.string_table.push("0123".to_owned());
+    let answer = octets(&wrong.encode_to_vec());
+    let bridge = Bridge::start(&elf(), ["--device", &device]);
+    let (mut asks_for_id, _) = listener.accept().expect("it comes");
+    let begun = read_some(&mut asks_for_id);
+    assert!(
+        begun.starts_with("GET /debug/pprof/threadcreate "),
+        "{begun}"
+    );
+    thread::scope(|scope| {
+        let client = scope.spawn(|| bridge.ask("GET", "heap", ""));
+        let (mut asks, _) = listener.accept().expect("it comes");
+        let asked = read_some(&mut asks);
+        assert!(asked.starts_with("GET /debug/pprof/heap "), "{asked}");
+        asks.write_all(&answer).expect("it listens");
+        drop(asks);
+        assert_eq!(client.join().expect("it is answered").status, 409);
+    });
+    asks_for_id.write_all(&answer).expect("it listens");
+    drop(asks_for_id);
+    let told = bridge.introduction();
+    assert!(
+        told.contains("wrong ELF file") && told.contains("id 0123"),
+        "{told}"
+    );
+}
+
+fn read_some(from: &mut TcpStream) -> String {
+    let mut request = [0; 512];
+    let len = from.read(&mut request).expect("it asks");
+    String::from_utf8_lossy(&request[..len]).into_owned()
 }
 
 #[test]
