@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER,
@@ -155,8 +155,12 @@ impl Bridge {
             reply.headers_mut().insert(ALLOW, allowed);
             return reply;
         }
-        let body = match timeout(ASKS, Limited::new(body, MOST_ASKED).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
+        let body = match timeout(ASKS, read(body)).await {
+            Ok(Ok(Some(body))) => body,
+            Ok(Ok(None)) => {
+                let text = format!("the request has more than {MOST_ASKED} bytes");
+                return plain_error(StatusCode::PAYLOAD_TOO_LARGE, &text);
+            }
             Ok(Err(error)) => {
                 let text = format!("the request can't be read: {error}");
                 return plain_error(StatusCode::BAD_REQUEST, &text);
@@ -374,6 +378,21 @@ impl Bridge {
         done.await
             .map_err(|error| format!("{path} can't be read: {error}"))
     }
+}
+
+/// The body of a request; `None` if it is too large. It is read to its end all the same: a client that still sends
+/// when the connection is closed may never see the answer.
+async fn read(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    let mut bytes = Some(Vec::new());
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            bytes = bytes.filter(|bytes| bytes.len() + piece.len() <= MOST_ASKED);
+            bytes
+                .iter_mut()
+                .for_each(|bytes| bytes.extend_from_slice(&piece));
+        }
+    }
+    Ok(bytes.map(Bytes::from))
 }
 
 /// Whether the name that a client used is this machine's own. A page of a foreign web site that makes its name lead
