@@ -85,7 +85,7 @@
 //! use picoprof::profile::buckets::Buckets;
 //! use picoprof::profile::labels::LabelSetId;
 //! use picoprof::profile::task::{Context, State, TaskPool, Tasks};
-//! use picoprof::stack::capture::{Registers, StackBounds, walk_frame_pointers_to};
+//! use picoprof::stack::capture::{Registers, StackBounds};
 //! use picoprof::stack::{StackId, StackTable};
 //! use picoprof::{Instant, Tracer};
 //!
@@ -107,9 +107,7 @@
 //!     }
 //!     fn stack(&self, registers: Registers, base: usize) -> StackId {
 //!         let bounds = StackBounds::EMPTY; // The linker knows it.
-//!         let mut pcs = [0; 32];
-//!         let (len, _) = walk_frame_pointers_to(registers, base, bounds, &mut pcs);
-//!         STACKS.view().intern(&pcs[1..len], None)
+//!         STACKS.view().intern_callers::<32>(registers, base, bounds)
 //!     }
 //!     fn current(&self) -> Context {
 //!         critical_section::with(|cs| CURRENT.borrow(cs).get())
@@ -118,10 +116,10 @@
 //!         critical_section::with(|cs| CURRENT.borrow(cs).replace(context))
 //!     }
 //!     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-//!         BLOCK.view().add(stack, labels.to_bits(), &[1, waited.as_nanos() as u64]);
+//!         BLOCK.view().add_wait(stack, labels, waited);
 //!     }
 //!     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-//!         MUTEX.view().add(stack, labels.to_bits(), &[1, waited.as_nanos() as u64]);
+//!         MUTEX.view().add_wait(stack, labels, waited);
 //!     }
 //! }
 //!

@@ -53,7 +53,11 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self::from_nanos(self.nanos.saturating_add(nanos))
+        Self::from_nanos(self.nanos.saturating_add(saturating_nanos(duration)))
     }
+}
+
+/// The nanoseconds of a duration, of which there are at most 584 years.
+pub(crate) fn saturating_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

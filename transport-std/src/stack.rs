@@ -5,8 +5,8 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use picoprof::stack::capture::{End, Registers, registers_here};
-use picoprof::stack::{Marker, Memo, StackId};
+use picoprof::stack::capture::{Registers, registers_here};
+use picoprof::stack::{Memo, StackId};
 
 use crate::stack_bounds::Stack;
 use crate::tables::MAX_DEPTH;
@@ -180,20 +180,11 @@ fn take(begin: &Begin, used: Use, work: &mut Work, mut trail: Option<&mut Trail>
     let (len, end) = begin.walk(pcs, trail.as_deref_mut());
     // The first is the caller's own pc.
     let callers = pcs.get(1..len).unwrap_or_default();
-    let stack = tables::stacks().intern_with_memo(callers, marker(end), memo);
+    let stack = tables::stacks().intern_with_memo(callers, end.marker(), memo);
     if let Some(trail) = trail {
         trail.leads_to(*begin, stack);
     }
     stack
-}
-
-/// What a profile shows where a walk ended.
-pub(crate) const fn marker(end: End) -> Option<Marker> {
-    match end {
-        End::Outermost => None,
-        End::TooDeep => Some(Marker::TooDeep),
-        End::Broken => Some(Marker::Broken),
-    }
 }
 
 /// The calling thread's place in [`PLACES`].

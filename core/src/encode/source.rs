@@ -14,6 +14,7 @@ use crate::profile::snapshot::{self, Snapshot};
 use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
 use crate::target::{Symbols, Target};
+use crate::time::saturating_nanos;
 
 /// A profile that is to be encoded.
 #[derive(Debug)]
@@ -151,7 +152,7 @@ impl<'t, T: Target> Source<'t, T> {
 
     pub(crate) fn with_duration(self, duration: Duration) -> Self {
         Self {
-            duration_nanos: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+            duration_nanos: saturating_nanos(duration),
             ..self
         }
     }

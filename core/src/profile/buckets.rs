@@ -2,8 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use core::time::Duration;
+
+use super::labels::LabelSetId;
 use crate::stack::{Counter, StackId, set};
 use crate::sync::{AtomicU8, AtomicUsize, Ordering, array_of, const_fn};
+use crate::time::saturating_nanos;
 
 /// Bits of a key that hold the tag; the stack is in the others.
 const HALF: u32 = usize::BITS / 2;
@@ -112,6 +116,14 @@ impl<'a> Rows<'a> {
         row
     }
 
+    /// Counts a wait of `stack` with these labels: that there was one, and its nanoseconds. For
+    /// [`Profiles::block`](super::Profiles::block) and [`Profiles::mutex`](super::Profiles::mutex).
+    ///
+    /// May run in a signal handler or an interrupt.
+    pub fn add_wait(&self, stack: StackId, labels: LabelSetId, waited: Duration) -> RowId {
+        self.add(stack, labels.to_bits(), &[1, saturating_nanos(waited)])
+    }
+
     /// Adds `values` to the counters of a row.
     ///
     /// May run in a signal handler or an interrupt.
@@ -203,6 +215,15 @@ impl<'a> Rows<'a> {
             if counter.load() != 0 {
                 counter.reset();
             }
+        }
+    }
+
+    /// [Clears](Self::clear) the rows if more than half are in use: a program may be profiled every minute for months,
+    /// and new stacks must find room. To be called before a CPU profile begins, where there is memory for a snapshot of the
+    /// rows; of a profile that is being sent just now, the rest is then missing.
+    pub fn make_room(&self) {
+        if self.len() > self.capacity() / 2 {
+            self.clear();
         }
     }
 
@@ -306,6 +327,31 @@ mod tests {
         assert_eq!(rows.len(), 9);
         let sum: u64 = rows.rows().map(|row| rows.values(row)[0]).sum();
         assert_eq!(sum, 11);
+    }
+
+    #[test]
+    fn room_is_made_when_more_than_half_is_used() {
+        let buckets = Buckets::<8, 2>::new();
+        let rows = buckets.view();
+        for (used, kept) in [(4, 4), (5, 0)] {
+            for i in 1..=used {
+                rows.add_wait(stack(i), LabelSetId::EMPTY, Duration::from_micros(2));
+            }
+            rows.make_room();
+            assert_eq!(rows.len(), kept);
+        }
+    }
+
+    #[test]
+    fn a_wait_counts_once_and_for_its_time() {
+        let buckets = Buckets::<8, 2>::new();
+        let labels = LabelSetId::from_bits(3);
+        let rows = buckets.view();
+        let row = rows.add_wait(stack(1), labels, Duration::from_micros(2));
+        assert_eq!(rows.key(row), Some((stack(1), 3)));
+        assert_eq!(rows.values(row), [1, 2_000, 0, 0]);
+        let endless = rows.add_wait(stack(2), labels, Duration::MAX);
+        assert_eq!(rows.values(endless), [1, u64::MAX, 0, 0]);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use super::buckets::Rows;
 use crate::exclusive::Exclusive;
 use crate::interrupt::is_waiting;
-use crate::stack::capture::{End, Registers, StackBounds, walk_frame_pointers};
-use crate::stack::{Marker, Memo, StackId, Stacks};
+use crate::stack::capture::{Registers, StackBounds, walk_frame_pointers};
+use crate::stack::{Memo, StackId, Stacks};
 use crate::sync::{AtomicU8, Ordering, const_fn};
 
 const STOPPED: u8 = 0;
@@ -88,7 +88,7 @@ impl<const DEPTH: usize> Sampler<DEPTH> {
     /// [`LabelSetId`](super::labels::LabelSetId)). A core that [waits](crate::interrupt::wait_for_interrupt) counts as
     /// [`StackId::IDLE`].
     ///
-    /// Of a stack deeper than `DEPTH` the outer frames are missing: [`Marker::TooDeep`] stands for them. A sample in the
+    /// Of a stack deeper than `DEPTH` the outer frames are missing: [`Marker::TooDeep`](crate::stack::Marker::TooDeep) stands for them. A sample in the
     /// middle of another sample of this core is counted as lost.
     ///
     /// For an interrupt: no lock, and it reads nothing outside `bounds`, which must hold the interrupted code's stack. Some
@@ -113,13 +113,8 @@ impl<const DEPTH: usize> Sampler<DEPTH> {
         }
         let stack = self.walk.try_with(|walk| {
             let (len, end) = walk_frame_pointers(registers, bounds, &mut walk.pcs);
-            let outermost = match end {
-                End::Outermost => None,
-                End::TooDeep => Some(Marker::TooDeep),
-                End::Broken => Some(Marker::Broken),
-            };
             let pcs = walk.pcs.get(..len).unwrap_or_default();
-            stacks.intern_with_memo(pcs, outermost, &mut walk.memo)
+            stacks.intern_with_memo(pcs, end.marker(), &mut walk.memo)
         });
         stack.unwrap_or(StackId::LOST)
     }
@@ -140,7 +135,7 @@ mod tests {
     use super::*;
     use crate::interrupt::a_waiting_pc;
     use crate::profile::buckets::{Buckets, RowId};
-    use crate::stack::{Frame, StackTable};
+    use crate::stack::{Frame, Marker, StackTable};
 
     #[test]
     fn samples_only_while_it_runs() {

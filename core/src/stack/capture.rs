@@ -12,6 +12,8 @@
 
 use core::mem::size_of;
 
+use super::table::Marker;
+
 /// How far below the frame pointer the frame record begins.
 const RECORD_BELOW: usize = if cfg!(any(target_arch = "riscv32", target_arch = "riscv64")) {
     RECORD_SIZE
@@ -215,6 +217,19 @@ pub enum End {
     /// The next frame was not where it should be: a foreign or corrupt chain, or code that no
     /// unwind information covers.
     Broken,
+}
+
+impl End {
+    /// The frame that stands for the callers beyond; `None` if there are none.
+    #[must_use]
+    #[inline]
+    pub const fn marker(self) -> Option<Marker> {
+        match self {
+            Self::Outermost => None,
+            Self::TooDeep => Some(Marker::TooDeep),
+            Self::Broken => Some(Marker::Broken),
+        }
+    }
 }
 
 /// Walks the frame pointer chain from `registers`, leaf first, into `pcs`; returns how many were written

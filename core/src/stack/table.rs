@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::capture::{Registers, StackBounds, walk_frame_pointers_to};
 use super::counter::Counter;
 use super::set;
 use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
@@ -98,6 +99,25 @@ impl<'a> Stacks<'a> {
             call = call.and_then(|caller| self.call_from(caller, pc));
         }
         call.unwrap_or(StackId::LOST)
+    }
+
+    /// The id of the stack of whoever called the function that `registers` are of, by frame pointers: without that
+    /// function's own frame, ending before the one whose stack pointer is `base` (0: at its root). For
+    /// [`Tracer::stack`](crate::Tracer::stack).
+    ///
+    /// `DEPTH` frames are walked, that function's own among them: a word of the stack each.
+    ///
+    /// May run in a signal handler or an interrupt: as the walk and [`intern`](Self::intern).
+    #[must_use]
+    pub fn intern_callers<const DEPTH: usize>(
+        &self,
+        registers: Registers,
+        base: usize,
+        bounds: StackBounds,
+    ) -> StackId {
+        let mut pcs = [0; DEPTH];
+        let (len, end) = walk_frame_pointers_to(registers, base, bounds, &mut pcs);
+        self.intern(pcs.get(1..len).unwrap_or_default(), end.marker())
     }
 
     /// As [`intern`](Self::intern), starting from what `memo` remembers of the stack before: the outer frames
@@ -504,6 +524,19 @@ mod tests {
         ];
         assert_eq!(pcs(stacks, stack), expected);
         assert_eq!(pcs(stacks, stacks.intern(&[], None)), []);
+    }
+
+    #[test]
+    fn callers_are_without_the_function_itself_and_say_where_they_end() {
+        let table = StackTable::<8, 8>::new();
+        let stacks = table.view();
+        let registers = |fp| Registers { pc: 7, sp: 8, fp };
+        let callers = |fp| {
+            let stack = stacks.intern_callers::<4>(registers(fp), 0, StackBounds::EMPTY);
+            pcs(stacks, stack)
+        };
+        assert_eq!(callers(0), []);
+        assert_eq!(callers(16), [Frame::Marker(Marker::Broken)]);
     }
 
     #[test]

@@ -149,13 +149,11 @@ impl Tracer for Executor {
     }
 
     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        let nanos = waited.as_nanos() as u64;
-        BLOCK.view().add(stack, labels.to_bits(), &[1, nanos]);
+        BLOCK.view().add_wait(stack, labels, waited);
     }
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        let nanos = waited.as_nanos() as u64;
-        MUTEX.view().add(stack, labels.to_bits(), &[1, nanos]);
+        MUTEX.view().add_wait(stack, labels, waited);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::stack_bounds::Stack;
 use crate::sys::FAULTS;
 use crate::tables::MAX_DEPTH;
 use crate::threads::Answer;
-use crate::{current, stack, tables, threads, unwind};
+use crate::{current, tables, threads, unwind};
 
 /// Signals whose slot was busy.
 static SIGNALS_LOST: AtomicU64 = AtomicU64::new(0);
@@ -198,7 +198,7 @@ unsafe fn record(work: &mut Work, context: &libc::ucontext_t, weight: u64) {
     let bounds = unsafe { work.stack.above(registers.sp) };
     let (len, end) = unwind::walk_with_link(registers, link, bounds, &mut work.pcs);
     let pcs = work.pcs.get(..len).unwrap_or_default();
-    let stack = tables::stacks().intern_with_memo(pcs, stack::marker(end), &mut work.memo);
+    let stack = tables::stacks().intern_with_memo(pcs, end.marker(), &mut work.memo);
     let labels = current::labels_in_handler();
     tables::cpu().add(stack, labels.to_bits(), &[weight]);
     work.counted += weight;
@@ -216,7 +216,7 @@ unsafe fn tell(pcs: &mut [usize; MAX_DEPTH], context: &libc::ucontext_t) -> Answ
     let (len, end) = unwind::walk_with_link(registers, link, bounds, pcs);
     let pcs = pcs.get(..len).unwrap_or_default();
     Answer {
-        stack: tables::stacks().intern(pcs, stack::marker(end)),
+        stack: tables::stacks().intern(pcs, end.marker()),
         labels: current::labels_in_handler(),
         waits_since: current::waits_since_in_handler(),
         is_cut: stack == Stack::NONE,

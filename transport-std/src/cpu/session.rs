@@ -60,7 +60,7 @@ pub(crate) fn start(hz: u32) -> Result<u64, StartError> {
         hz
     };
     let period = 1_000_000_000 / u64::from(hz.clamp(1, MAX_HZ));
-    make_room();
+    tables::cpu().make_room();
     unwind::refresh();
     let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let mut new = Session {
@@ -87,15 +87,6 @@ pub(crate) fn start(hz: u32) -> Result<u64, StartError> {
     }
     *session = Some(new);
     Ok(period)
-}
-
-/// Forgets old samples when their rows are half used up: a program may be profiled every minute for months, and new
-/// stacks must find room. Of a profile that is being sent just now, the rest is then missing.
-fn make_room() {
-    let rows = tables::cpu();
-    if rows.len() > rows.capacity() / 2 {
-        rows.clear();
-    }
 }
 
 /// Ends it.

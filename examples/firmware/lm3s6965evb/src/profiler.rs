@@ -10,7 +10,7 @@ use critical_section::Mutex;
 use firmware_common::linker;
 use picoprof::encode::Body;
 use picoprof::interrupt::{SingleCore, is_waiting};
-use picoprof::profile::buckets::{Buckets, Rows};
+use picoprof::profile::buckets::Buckets;
 use picoprof::profile::cpu::Sampler;
 use picoprof::profile::heap::Heap;
 use picoprof::profile::labels::LabelSetId;
@@ -18,8 +18,8 @@ use picoprof::profile::lock::CriticalSection;
 use picoprof::profile::task::{Context, TaskPool, Tasks};
 use picoprof::profile::{Kind, Profiles};
 use picoprof::scratch::{Lent, ScratchPool};
-use picoprof::stack::capture::{End, Registers, registers_here, walk_frame_pointers_to};
-use picoprof::stack::{Counter, Marker, StackId, StackTable, Stacks};
+use picoprof::stack::capture::{Registers, registers_here};
+use picoprof::stack::{Counter, StackId, StackTable, Stacks};
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread, Tracer};
 
 use portable_atomic::{AtomicUsize, Ordering};
@@ -117,23 +117,11 @@ fn stacks() -> Stacks<'static> {
 
 /// The stack of the function that `registers` are of, without itself, as far as the one on whose stack pointer is `base`.
 fn stack_from(registers: Registers, base: usize) -> StackId {
-    let mut pcs = [0; DEPTH + 1];
     let base = match HANDLER_BASE.load(Ordering::Relaxed) {
         0 => base,
         handler => handler,
     };
-    let (len, end) = walk_frame_pointers_to(registers, base, linker::stack(), &mut pcs);
-    let outermost = match end {
-        End::Outermost => None,
-        End::TooDeep => Some(Marker::TooDeep),
-        End::Broken => Some(Marker::Broken),
-    };
-    stacks().intern(pcs.get(1..len).unwrap_or_default(), outermost)
-}
-
-fn record(rows: Rows<'_>, stack: StackId, labels: LabelSetId, waited: Duration) {
-    let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-    rows.add(stack, labels.to_bits(), &[1, nanos]);
+    stacks().intern_callers::<{ DEPTH + 1 }>(registers, base, linker::stack())
 }
 
 impl Target for Profiler {
@@ -227,10 +215,10 @@ impl Tracer for Profiler {
     }
 
     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        record(BLOCK.view(), stack, labels, waited);
+        BLOCK.view().add_wait(stack, labels, waited);
     }
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        record(MUTEX.view(), stack, labels, waited);
+        MUTEX.view().add_wait(stack, labels, waited);
     }
 }

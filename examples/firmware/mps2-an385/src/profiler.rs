@@ -16,8 +16,8 @@ use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::lock::set_masked_threshold;
 use picoprof::profile::task::{Context, TaskPool, Tasks, Tracer, set_tracer};
 use picoprof::profile::{Kind, Profiles, Wait};
-use picoprof::stack::capture::{End, Registers, registers_here, walk_frame_pointers_to};
-use picoprof::stack::{Marker, StackId, StackTable};
+use picoprof::stack::capture::{Registers, registers_here};
+use picoprof::stack::{StackId, StackTable};
 use picoprof::{BuildId, Exclusive, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 use crate::clock;
@@ -162,16 +162,8 @@ impl Tracer for Profiler {
             0 => base,
             handler => handler,
         };
-        let mut pcs = [0; DEPTH];
-        let (len, end) = walk_frame_pointers_to(registers, base, linker::stack(), &mut pcs);
-        let outermost = match end {
-            End::Outermost => None,
-            End::TooDeep => Some(Marker::TooDeep),
-            End::Broken => Some(Marker::Broken),
-        };
-        STACKS
-            .view()
-            .intern(pcs.get(1..len).unwrap_or_default(), outermost)
+        let stacks = STACKS.view();
+        stacks.intern_callers::<DEPTH>(registers, base, linker::stack())
     }
 
     fn current(&self) -> Context {
@@ -186,24 +178,16 @@ impl Tracer for Profiler {
     }
 
     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        BLOCK
-            .view()
-            .add(stack, labels.to_bits(), &[1, nanos(waited)]);
+        BLOCK.view().add_wait(stack, labels, waited);
     }
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        MUTEX
-            .view()
-            .add(stack, labels.to_bits(), &[1, nanos(waited)]);
+        MUTEX.view().add_wait(stack, labels, waited);
     }
 
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
         LABELS.view().extend(base, labels)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Target for Profiler {
@@ -283,11 +267,7 @@ impl Target for Profiler {
         if SAMPLER.is_running() {
             return Err(StartError::AlreadyRunning);
         }
-        // Old samples make room for new stacks in time. Of a profile that is being sent just now, the rest is then missing.
-        let rows = CPU.view();
-        if rows.len() > rows.capacity() / 2 {
-            rows.clear();
-        }
+        CPU.view().make_room();
         SAMPLER.start();
         Ok(u64::from(1_000_000_000 / TICK_HZ))
     }

@@ -16,10 +16,8 @@ use picoprof::profile::heap::{DEFAULT_RATE, Heap, HeapProfile};
 use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::task::{Context, TaskPool, Tasks};
 use picoprof::profile::{Kind, Profiles, Wait};
-use picoprof::stack::capture::{
-    End, Registers, StackBounds, registers_here, walk_frame_pointers_to,
-};
-use picoprof::stack::{Marker, StackId, StackTable};
+use picoprof::stack::capture::{Registers, StackBounds, registers_here, walk_frame_pointers_to};
+use picoprof::stack::{StackId, StackTable};
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread, Tracer};
 use riscv_machine::console::Uart;
 use riscv_machine::{HARTS, HartLocal, clock, interrupts, memory, timer};
@@ -102,10 +100,8 @@ pub(crate) fn labels_here() -> LabelSetId {
 
 /// The stack of who called the function that these registers are of.
 pub(crate) fn stack_from(registers: Registers, base: usize) -> StackId {
-    let mut pcs = [0; DEPTH];
-    let (len, end) = walk_frame_pointers_to(registers, base, bounds_here(), &mut pcs);
-    let pcs = pcs.get(1..len).unwrap_or_default();
-    STACKS.view().intern(pcs, marker(end))
+    let stacks = STACKS.view();
+    stacks.intern_callers::<DEPTH>(registers, base, bounds_here())
 }
 
 /// A tick of a hart: a sample, if the profile is taken.
@@ -161,14 +157,6 @@ fn bounds_here() -> StackBounds {
     stacks::bounds_of(interrupts::hart())
 }
 
-const fn marker(end: End) -> Option<Marker> {
-    match end {
-        End::Outermost => None,
-        End::TooDeep => Some(Marker::TooDeep),
-        End::Broken => Some(Marker::Broken),
-    }
-}
-
 /// Asks each other hart where it is, by an interrupt.
 static QUESTIONS: [Question; HARTS] = [const { Question::new() }; HARTS];
 
@@ -198,7 +186,7 @@ pub(crate) fn on_question(interrupted: Registers) {
     let (len, end) = walk_frame_pointers_to(interrupted, 0, bounds_here(), &mut pcs);
     let stack = STACKS
         .view()
-        .intern(pcs.get(..len).unwrap_or_default(), marker(end));
+        .intern(pcs.get(..len).unwrap_or_default(), end.marker());
     question.stack.store(stack.to_bits(), Ordering::Relaxed);
     question
         .is_idle
@@ -306,7 +294,7 @@ impl Target for Machine {
         if !first.start() {
             return Err(StartError::AlreadyRunning);
         }
-        make_room();
+        CPU.view().make_room();
         for sampler in others {
             sampler.start();
         }
@@ -332,15 +320,6 @@ impl Target for Machine {
             \n<li>Heap: {used} bytes in use.</li>\
             \n<li>Network: {corrupt} frames came damaged.</li>"
         )
-    }
-}
-
-/// Forgets old samples when half of their rows are in use, so that new stacks find room. A profile is a copy of what came
-/// in its time, so none that is being sent is touched.
-fn make_room() {
-    let rows = CPU.view();
-    if rows.len() > rows.capacity() / 2 {
-        rows.clear();
     }
 }
 
@@ -380,22 +359,14 @@ impl Tracer for Machine {
     }
 
     fn record_block(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        BLOCK
-            .view()
-            .add(stack, labels.to_bits(), &[1, nanos(waited)]);
+        BLOCK.view().add_wait(stack, labels, waited);
     }
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
-        MUTEX
-            .view()
-            .add(stack, labels.to_bits(), &[1, nanos(waited)]);
+        MUTEX.view().add_wait(stack, labels, waited);
     }
 
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
         LABELS.view().extend(base, labels)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
