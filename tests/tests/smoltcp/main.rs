@@ -5,6 +5,7 @@
 mod network;
 mod world;
 
+use picoprof_tests::hostile::bad_requests;
 use picoprof_tests::http::{Response, parse_answers, request};
 use picoprof_tests::model::{Model, talk};
 use proptest::prelude::*;
@@ -173,57 +174,8 @@ fn connections_are_kept_between_requests_for_a_minute() {
 
 #[test]
 fn bad_requests_get_clear_answers() {
-    let long = "x".repeat(9_000);
-    let many: String = (0..40).map(|n| format!("H{n}: v\r\n")).collect();
-    let body = vec![b'b'; 1 << 20];
-    for (status, bytes) in [
-        (405, request("PUT", "/debug/pprof/heap", &[], b"")),
-        (405, request("BREW", "/debug/pprof/", &[], b"")),
-        (404, request("GET", "/", &[], b"")),
-        (
-            307,
-            request("GET", "/debug/pprof/../../etc/passwd", &[], b""),
-        ),
-        (404, get("%2e%2e%00")),
-        (400, get("heap?seconds=99999999999999999999")),
-        (431, get(&long)),
-        (
-            431,
-            request("GET", "/debug/pprof/", &[&format!("Cookie: {long}")], b""),
-        ),
-        (431, format!("GET / HTTP/1.1\r\n{many}\r\n").into_bytes()),
-        (431, long.clone().into_bytes()),
-        (
-            411,
-            request(
-                "POST",
-                "/debug/pprof/symbol",
-                &["Transfer-Encoding: chunked"],
-                b"",
-            ),
-        ),
-        (400, b"GET /debug/pprof/ HTTP/1.1\r\n\r\n".to_vec()),
-        (
-            403,
-            b"GET /debug/pprof/ HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_vec(),
-        ),
-        (
-            400,
-            b"GET /debug/pprof/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_vec(),
-        ),
-        (
-            505,
-            b"GET /debug/pprof/ HTTP/2.0\r\nHost: test\r\n\r\n".to_vec(),
-        ),
-        (
-            400,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client's TLS hello".to_vec(),
-        ),
-        (400, b"\0\xff\xfe\r\n\r\n".to_vec()),
-        // Answered while most of it is still to come.
-        (200, request("GET", "/debug/pprof/cmdline", &[], &body)),
-        (200, b"GET /debug/pprof/cmdline HTTP/1.0\r\n\r\n".to_vec()),
-    ] {
+    let of_a_foreign_site = b"GET /debug/pprof/ HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_vec();
+    for (status, bytes) in bad_requests().into_iter().chain([(403, of_a_foreign_site)]) {
         for here in [Sizes::ROOMY, TINY] {
             let model = model();
             let mut world = World::<2, HEAD>::new(&model, Faults::NONE, here);
