@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSymbol};
 use picoprof::stack::capture::registers_here;
 use picoprof_tests::bridge::Bridge;
 use picoprof_tests::process::{command, run};
@@ -109,6 +109,14 @@ fn is_position_independent() -> bool {
     let bytes = fs::read(elf()).expect("it is there");
     let object = object::File::parse(&*bytes).expect("it is an ELF file");
     object.kind() == object::ObjectKind::Dynamic
+}
+
+/// Where a function of a file is.
+pub(crate) fn address_in(elf: &Path, function: &str) -> usize {
+    let bytes = fs::read(elf).expect("it is there");
+    let object = object::File::parse(&*bytes).expect("it is an ELF file");
+    let symbol = object.symbol_by_name(function).expect("it is in the file");
+    usize::try_from(symbol.address()).expect("it is an address")
 }
 
 /// The note section of this executable, as a firmware has it in its flash.
