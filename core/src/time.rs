@@ -44,7 +44,12 @@ impl Instant {
     /// How long after `earlier` this is; zero if it is not after it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    /// The same in nanoseconds.
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.nanos.saturating_sub(earlier.nanos)
     }
 }
 
@@ -59,5 +64,6 @@ impl Add<Duration> for Instant {
 
 /// The nanoseconds of a duration, of which there are at most 584 years.
 pub(crate) fn saturating_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(duration.subsec_nanos().into())
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::wire::{Window, decimal};
+use super::wire::Window;
 use crate::profile::{Kind, Profiles};
 
 /// The losses of a profile at a moment.
@@ -103,20 +103,20 @@ pub(crate) enum Line<'a> {
 
 impl Line<'_> {
     pub(crate) fn render(&self, sink: &mut Window<'_>) {
-        sink.bytes(b"picoprof: ");
+        sink.text("picoprof: ");
         match self {
             Self::Samples(losses) => {
-                decimal(sink, losses.samples);
-                sink.bytes(b" of ");
-                sink.bytes(losses.kind.name().as_bytes());
-                sink.bytes(b"'s samples were lost");
+                sink.decimal(losses.samples);
+                sink.text(" of ");
+                sink.text(losses.kind.name());
+                sink.text("'s samples were lost");
                 // Else who counted them knows why.
                 if losses.short & FULL_TABLES != 0 {
-                    sink.bytes(b", as a table was full");
+                    sink.text(", as a table was full");
                 }
             }
             Self::Short(number) => {
-                sink.bytes(PARAMETERS.get(*number).unwrap_or(&"").as_bytes());
+                sink.text(PARAMETERS.get(*number).unwrap_or(&""));
             }
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod goroutines;
 pub(crate) mod labels;
 pub(crate) mod losses;
 pub(crate) mod pairs;
+pub(crate) mod plain;
 pub mod profile;
 pub(crate) mod reasons;
 pub(crate) mod records;

@@ -5,8 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt::{self, Write};
-
 use super::Body;
 use super::losses::Losses;
 use super::pairs::{self, Pairs};
@@ -106,7 +104,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         }
     }
 
-    fn render_head(&self, sink: &mut Window<'_>) -> fmt::Result {
+    fn render_head(&self, sink: &mut Window<'_>) {
         match self.source.kind {
             Kind::Heap | Kind::Allocs => {
                 let mut totals = HeapCounts::of(&self.totals);
@@ -115,88 +113,119 @@ impl<'t, T: Target> TextEncoder<'t, T> {
                 totals.allocated[1] = totals.allocated[1].max(totals.in_use[1].saturating_add(1));
                 // As Go: twice the rate; readers halve it.
                 let rate = self.source.scale.period().saturating_mul(2);
-                writeln!(sink, "heap profile: {totals} @ heap/{rate}")?;
+                sink.text("heap profile: ");
+                totals.render(sink);
+                sink.numbers(" @ heap/$\n", &[rate]);
             }
             // Delays are in nanoseconds.
-            Kind::Block => sink.write_str("--- contention:\ncycles/second=1000000000\n")?,
+            Kind::Block => sink.text("--- contention:\ncycles/second=1000000000\n"),
             Kind::Mutex => {
-                sink.write_str("--- mutex:\ncycles/second=1000000000\nsampling period=1\n")?;
+                sink.text("--- mutex:\ncycles/second=1000000000\nsampling period=1\n");
             }
-            kind => writeln!(sink, "{} profile: total {}", kind.name(), self.totals[0])?,
+            kind => {
+                sink.text(kind.name());
+                sink.numbers(" profile: total $\n", &[self.totals[0]]);
+            }
         }
         if !self.source.note.is_empty() {
-            writeln!(sink, "# {}", self.source.note)?;
+            sink.text("# ");
+            sink.text(self.source.note);
+            sink.byte(b'\n');
         }
         for line in self.losses.lines() {
-            sink.bytes(b"# ");
+            sink.text("# ");
             line.render(sink);
             sink.byte(b'\n');
         }
-        Ok(())
     }
 
-    fn render_record(&self, sink: &mut Window<'_>) -> fmt::Result {
+    fn render_record(&self, sink: &mut Window<'_>) {
         let Record {
             stack,
             labels,
             counted,
         } = &self.record;
         match self.source.kind {
-            Kind::Heap | Kind::Allocs => write!(sink, "{} @", HeapCounts::of(counted))?,
-            Kind::Block | Kind::Mutex => write!(sink, "{} {} @", counted[1], counted[0])?,
-            _ => write!(sink, "{} @", counted[0])?,
+            Kind::Heap | Kind::Allocs => HeapCounts::of(counted).render(sink),
+            Kind::Block | Kind::Mutex => sink.numbers("$ $", &[counted[1], counted[0]]),
+            _ => sink.decimal(counted[0]),
         }
+        sink.text(" @");
         let frames = || {
             let locations = self.source.stacks.frames(*stack);
             locations.map(|location| (location, self.source.stacks.location(location)))
         };
         for (_, frame) in frames() {
             match frame {
-                Frame::Pc(pc) => write!(sink, " {:#x}", pc.wrapping_add(1))?,
+                Frame::Pc(pc) => {
+                    sink.byte(b' ');
+                    sink.hex(pc.wrapping_add(1));
+                }
                 // Readers want an address, and subtract one.
-                Frame::Marker(_) => write!(sink, " 0x1")?,
+                Frame::Marker(_) => sink.text(" 0x1"),
             }
         }
-        writeln!(sink)?;
+        sink.byte(b'\n');
         if let Some(table) = self.source.labels {
-            table.write(*labels, Place::Line, sink)?;
+            table.write(*labels, Place::Line, sink);
         }
         for (location, frame) in frames() {
             match frame {
-                Frame::Pc(pc) => self.render_frame(sink, location, pc)?,
-                Frame::Marker(marker) => writeln!(sink, "#\t0x0\t{}", marker.name())?,
+                Frame::Pc(pc) => self.render_frame(sink, location, pc),
+                Frame::Marker(marker) => {
+                    sink.text("#\t0x0\t");
+                    sink.text(marker.name());
+                    sink.byte(b'\n');
+                }
             }
         }
-        writeln!(sink)
+        sink.byte(b'\n');
     }
 
-    fn render_frame(&self, sink: &mut Window<'_>, location: LocationId, pc: usize) -> fmt::Result {
+    fn render_frame(&self, sink: &mut Window<'_>, location: LocationId, pc: usize) {
         let mut is_known = false;
         for (name, file, line) in source::functions::<T>(&self.symbols, location) {
-            writeln!(sink, "#\t{pc:#x}\t{name}\t{file}:{line}")?;
+            sink.text("#\t");
+            sink.hex(pc);
+            sink.byte(b'\t');
+            sink.text(name);
+            sink.byte(b'\t');
+            sink.text(file);
+            sink.numbers(":$\n", &[line.into()]);
             is_known = true;
         }
         if !is_known {
-            writeln!(sink, "#\t{pc:#x}")?;
+            sink.text("#\t");
+            sink.hex(pc);
+            sink.byte(b'\n');
         }
-        Ok(())
     }
 
     /// Of the numbers that Go prints here (readers ignore them), those that are known.
-    fn render_tail(&self, sink: &mut Window<'_>) -> fmt::Result {
+    fn render_tail(&self, sink: &mut Window<'_>) {
         if !self.is_heap() {
-            return Ok(());
+            return;
         }
         let [objects, bytes, live_objects, live_bytes] = self.estimates;
-        let (lost, untracked) = (self.losses.samples(), self.untracked);
-        writeln!(sink, "\n# runtime.MemStats (estimated from the samples)")?;
-        writeln!(sink, "# Alloc = {live_bytes}")?;
-        writeln!(sink, "# TotalAlloc = {bytes}")?;
-        writeln!(sink, "# Mallocs = {objects}")?;
-        writeln!(sink, "# Frees = {}", objects.saturating_sub(live_objects))?;
-        writeln!(sink, "# HeapObjects = {live_objects}")?;
-        writeln!(sink, "# Samples lost = {lost}")?;
-        writeln!(sink, "# Samples not watched until freed = {untracked}")
+        let frees = objects.saturating_sub(live_objects);
+        sink.text("\n# runtime.MemStats (estimated from the samples)\n");
+        for (name, value) in [
+            ("Alloc", live_bytes),
+            ("TotalAlloc", bytes),
+            ("Mallocs", objects),
+            ("Frees", frees),
+            ("HeapObjects", live_objects),
+        ] {
+            sink.text("# ");
+            sink.text(name);
+            sink.text(" = ");
+            sink.signed(value);
+            sink.byte(b'\n');
+        }
+        sink.numbers(
+            "# Samples lost = $\n# Samples not watched until freed = $\n",
+            &[self.losses.samples(), self.untracked],
+        );
     }
 
     fn is_heap(&self) -> bool {
@@ -226,13 +255,12 @@ impl<T: Target> Records for TextEncoder<'_, T> {
     }
 
     fn render(&self, window: &mut Window<'_>) {
-        // A window never fails.
-        let _ = match self.section {
+        match self.section {
             Section::Head => self.render_head(window),
             Section::Records => self.render_record(window),
             Section::Tail => self.render_tail(window),
-            Section::Done => Ok(()),
-        };
+            Section::Done => {}
+        }
     }
 }
 
@@ -260,12 +288,10 @@ impl HeapCounts {
             allocated: [counted[ALLOCATED_OBJECTS], counted[ALLOCATED_BYTES]],
         }
     }
-}
 
-impl fmt::Display for HeapCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn render(&self, sink: &mut Window<'_>) {
         let ([objects, bytes], [all_objects, all_bytes]) = (self.in_use, self.allocated);
-        write!(f, "{objects}: {bytes} [{all_objects}: {all_bytes}]")
+        sink.numbers("$: $ [$: $]", &[objects, bytes, all_objects, all_bytes]);
     }
 }
 

@@ -127,31 +127,6 @@ fn varint_bytes(sink: &mut Window<'_>, mut value: u64) {
     sink.byte(value as u8);
 }
 
-/// A number in decimal digits, without the means of `core::fmt`, which are large.
-pub(crate) fn decimal(sink: &mut Window<'_>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut first = digits.len();
-    for place in digits.iter_mut().rev() {
-        // Machines of 32 bits have no such division, and what does it for them is large, too. Hacker's Delight, 10-17.
-        let mut tenth = (value >> 1) + (value >> 2);
-        for shift in [4, 8, 16, 32] {
-            tenth += tenth >> shift;
-        }
-        tenth >>= 3;
-        let mut digit = value - 10 * tenth;
-        if digit > 9 {
-            (tenth, digit) = (tenth + 1, digit - 10);
-        }
-        *place = b'0' + digit as u8;
-        first -= 1;
-        value = tenth;
-        if value == 0 {
-            break;
-        }
-    }
-    sink.bytes(digits.get(first..).unwrap_or_default());
-}
-
 /// The length of a varint in bytes.
 #[inline]
 pub(crate) const fn varint_len(value: u64) -> usize {
@@ -213,19 +188,6 @@ mod tests {
             let mut counting = Window::counting();
             varint(&mut counting, value);
             assert_eq!(counting.count(), varint_len(value), "{value}");
-        }
-    }
-
-    #[test]
-    fn numbers_have_their_digits() {
-        let powers = (0..20).flat_map(|n| [10u64.pow(n) - 1, 10u64.pow(n), 10u64.pow(n) + 1]);
-        let others = (0..10_000).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (n % 64));
-        for number in powers.chain(others).chain([u64::MAX, u64::MAX - 1]) {
-            let mut out = [0; 20];
-            let mut window = Window::new(&mut out);
-            decimal(&mut window, number);
-            let filled = window.filled();
-            assert_eq!(out[..filled], *std::format!("{number}").as_bytes());
         }
     }
 

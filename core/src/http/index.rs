@@ -29,13 +29,12 @@ pub(super) struct IndexPage<'t, T> {
     note: &'static str,
     /// What it lacks.
     losses: Losses,
-    /// Stack table: locations and calls, used and room.
-    usage: [(usize, usize); 2],
-    lost: u64,
+    /// Stack table: locations and calls, used and room, and how many stacks were lost.
+    stacks: [u64; 5],
     /// Words of the labels' text and sets, used and room, and how many times labels were lost.
-    labels: Option<([(usize, usize); 2], u64)>,
+    labels: Option<[u64; 5]>,
     /// Tasks: how many there are, how many there is room for, and how many found none.
-    tasks: Option<(usize, usize, u64)>,
+    tasks: Option<[u64; 3]>,
     description: String<DESCRIPTION>,
 }
 
@@ -103,6 +102,17 @@ impl<'t, T: Target> IndexPage<'t, T> {
         let mut description = String::new();
         // What doesn't fit is cut off.
         let _ = target.describe(&mut Cut(&mut description));
+        let profiles = target.profiles();
+        let used_and_lost = |[(used, room), (other_used, other_room)]: [(usize, usize); 2],
+                             lost| {
+            [
+                used as u64,
+                room as u64,
+                other_used as u64,
+                other_room as u64,
+                lost,
+            ]
+        };
         Self {
             target,
             cursor: Cursor::default(),
@@ -110,14 +120,13 @@ impl<'t, T: Target> IndexPage<'t, T> {
             count: 0,
             note: "",
             losses: Losses::none(Kind::Cpu),
-            usage: target.profiles().stacks.usage(),
-            lost: target.profiles().stacks.lost(),
-            labels: (target.profiles().labels).map(|labels| {
-                let unlabeled = target.profiles().heap.map_or(0, |heap| heap.unlabeled());
-                (labels.usage(), labels.lost() + unlabeled)
+            stacks: used_and_lost(profiles.stacks.usage(), profiles.stacks.lost()),
+            labels: profiles.labels.map(|labels| {
+                let unlabeled = profiles.heap.map_or(0, |heap| heap.unlabeled());
+                used_and_lost(labels.usage(), labels.lost() + unlabeled)
             }),
-            tasks: (target.profiles().tasks)
-                .map(|tasks| (tasks.len(), tasks.capacity(), tasks.lost())),
+            tasks: (profiles.tasks)
+                .map(|tasks| [tasks.len() as u64, tasks.capacity() as u64, tasks.lost()]),
             description,
         }
     }
@@ -160,57 +169,55 @@ impl<'t, T: Target> IndexPage<'t, T> {
         true
     }
 
-    fn render_row(&self, out: &mut Window<'_>) -> fmt::Result {
+    fn render_row(&self, out: &mut Window<'_>) {
         let Some(entry) = self.entry() else {
-            return Ok(());
+            return;
         };
-        let (name, query, text) = (entry.name(), entry.query(), entry.description());
-        write!(
-            out,
-            "<tr><td>{}</td><td><a href=\"{name}{query}\">{name}</a></td><td>{text}",
-            self.count,
-        )?;
+        out.numbers("<tr><td>$</td><td><a href=\"", &[self.count]);
+        out.text(entry.name());
+        out.text(entry.query());
+        out.text("\">");
+        out.text(entry.name());
+        out.text("</a></td><td>");
+        out.text(entry.description());
         if !self.note.is_empty() {
-            write!(out, "<br><em>{}</em>", self.note)?;
+            out.text(NOTE_START);
+            out.text(self.note);
+            out.text(NOTE_END);
         }
         for line in self.losses.lines() {
-            out.bytes(b"<br><em>");
+            out.text(NOTE_START);
             line.render(out);
-            out.bytes(b"</em>");
+            out.text(NOTE_END);
         }
-        out.write_str("</td></tr>\n")
+        out.text("</td></tr>\n");
     }
 
-    fn render_tail(&self, out: &mut Window<'_>) -> fmt::Result {
+    fn render_tail(&self, out: &mut Window<'_>) {
+        out.text("</table>\n");
         if self.tasks.is_some() {
-            let link = "<a href=\"goroutine?debug=2\">full goroutine stack dump</a>";
-            writeln!(out, "</table>\n<p>{link}</p>")?;
-        } else {
-            out.write_str("</table>\n")?;
+            out.text("<p><a href=\"goroutine?debug=2\">full goroutine stack dump</a></p>\n");
         }
-        let [locations, calls] = self.usage;
-        let lost = self.lost;
-        write!(
-            out,
-            "<h2>Sampling</h2>\n<ul>\n{}<li>Stack table: {} of {} locations, {} of {} calls \
-             in use; {lost} stacks lost for want of room.</li>\n",
-            self.description, locations.0, locations.1, calls.0, calls.1,
-        )?;
-        if let Some(([text, sets], lost)) = self.labels {
-            writeln!(
-                out,
-                "<li>Labels: {} of {} words of text, {} of {} words of sets in use; labels lost for want of room \
-                 {lost} times.</li>",
-                text.0, text.1, sets.0, sets.1,
-            )?;
+        out.text("<h2>Sampling</h2>\n<ul>\n");
+        out.text(&self.description);
+        out.numbers(
+            "<li>Stack table: $ of $ locations, $ of $ calls in use; $ stacks lost for want of room.</li>\n",
+            &self.stacks,
+        );
+        if let Some(labels) = &self.labels {
+            out.numbers(
+                "<li>Labels: $ of $ words of text, $ of $ words of sets in use; labels lost for want of room \
+                 $ times.</li>\n",
+                labels,
+            );
         }
-        if let Some((len, capacity, lost)) = self.tasks {
-            writeln!(
-                out,
-                "<li>Tasks: {len} now, room for {capacity}; {lost} ran unseen for want of it.</li>",
-            )?;
+        if let Some(tasks) = &self.tasks {
+            out.numbers(
+                "<li>Tasks: $ now, room for $; $ ran unseen for want of it.</li>\n",
+                tasks,
+            );
         }
-        out.write_str("</ul>\n</body>\n</html>\n")
+        out.text("</ul>\n</body>\n</html>\n");
     }
 }
 
@@ -236,13 +243,12 @@ impl<T: Target> Records for IndexPage<'_, T> {
     }
 
     fn render(&self, window: &mut Window<'_>) {
-        // A window never fails.
-        let _ = match self.section {
-            Section::Head => window.write_str(HEAD),
+        match self.section {
+            Section::Head => window.text(HEAD),
             Section::Rows => self.render_row(window),
             Section::Tail => self.render_tail(window),
-            Section::Done => Ok(()),
-        };
+            Section::Done => {}
+        }
     }
 }
 
@@ -251,6 +257,9 @@ impl<T: Target> Body for IndexPage<'_, T> {
         records::fill(self, out)
     }
 }
+
+const NOTE_START: &str = "<br><em>";
+const NOTE_END: &str = "</em>";
 
 const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
     <title>/debug/pprof/</title>\n<style>\nbody { font-family: sans-serif; max-width: 56em }\n\

@@ -2,10 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt::{self, Write};
-
 use heapless::String;
 
+use crate::encode::wire::Window;
 use crate::profile::Kind;
 
 /// The head of a response. What it renders never changes.
@@ -89,47 +88,44 @@ impl Head {
         }
     }
 
-    pub(super) fn render(&self, out: &mut impl Write) -> fmt::Result {
-        write!(
-            out,
-            "HTTP/1.1 {} {}\r\n",
-            self.status.0,
-            self.status.phrase()
-        )?;
+    pub(super) fn render(&self, out: &mut Window<'_>) {
+        out.numbers("HTTP/1.1 $ ", &[self.status.0.into()]);
+        out.text(self.status.phrase());
+        out.text("\r\n");
+        let field = |out: &mut Window<'_>, name: &str, value: &str| {
+            out.text(name);
+            out.text(value);
+            out.text("\r\n");
+        };
         if let Some(allow) = self.allow {
-            write!(out, "Allow: {allow}\r\n")?;
+            field(out, "Allow: ", allow);
         }
         if let Some((kind, is_delta)) = self.attachment {
-            let delta = if is_delta { "-delta" } else { "" };
-            let name = kind.name();
-            write!(
-                out,
-                "Content-Disposition: attachment; filename=\"{name}{delta}\"\r\n"
-            )?;
+            out.text("Content-Disposition: attachment; filename=\"");
+            out.text(kind.name());
+            field(out, if is_delta { "-delta" } else { "" }, "\"");
         }
-        write!(out, "Content-Type: {}\r\n", self.content_type)?;
+        field(out, "Content-Type: ", self.content_type);
         if let Some(location) = &self.location {
-            write!(out, "Location: {location}\r\n")?;
+            field(out, "Location: ", location);
         }
-        out.write_str("X-Content-Type-Options: nosniff\r\n")?;
+        out.text("X-Content-Type-Options: nosniff\r\n");
         if self.is_pprof_error {
-            out.write_str("X-Go-Pprof: 1\r\n")?;
+            out.text("X-Go-Pprof: 1\r\n");
         }
-        if let Some(date) = self
-            .date
-            .as_ref()
-            .and_then(|d| core::str::from_utf8(d).ok())
-        {
-            write!(out, "Date: {date}\r\n")?;
+        if let Some(date) = &self.date {
+            out.text("Date: ");
+            out.bytes(date);
+            out.text("\r\n");
         }
         match self.framing {
-            Framing::Length(length) => write!(out, "Content-Length: {length}\r\n")?,
-            Framing::Chunked => out.write_str("Transfer-Encoding: chunked\r\n")?,
+            Framing::Length(length) => out.numbers("Content-Length: $\r\n", &[length]),
+            Framing::Chunked => out.text("Transfer-Encoding: chunked\r\n"),
             Framing::None | Framing::UntilClose => {}
         }
         if !self.keep_alive {
-            out.write_str("Connection: close\r\n")?;
+            out.text("Connection: close\r\n");
         }
-        out.write_str("\r\n")
+        out.text("\r\n");
     }
 }

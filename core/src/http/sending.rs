@@ -148,10 +148,7 @@ impl<'t, T: Target> Sending<'t, T> {
             return 0;
         };
         let mut window = Window::new(out);
-        self.head_sent = window.record(sent, |window| {
-            // A window never fails.
-            let _ = self.head.render(window);
-        });
+        self.head_sent = window.record(sent, |window| self.head.render(window));
         window.filled()
     }
 

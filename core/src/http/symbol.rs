@@ -4,8 +4,6 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt::Write;
-
 use heapless::Vec;
 
 use crate::encode::Body;
@@ -136,12 +134,13 @@ impl<T: Target> Records for SymbolBody<'_, T> {
     fn render(&self, window: &mut Window<'_>) {
         if self.cursor.index == 0 {
             // Readers only look whether it is zero.
-            let _ = window.write_str("num_symbols: 1\n");
+            window.text("num_symbols: 1\n");
         } else if let Some((_, pc)) = self.line {
+            window.hex(pc);
+            window.byte(b' ');
             // A window never fails.
-            let _ = write!(window, "{pc:#x} ");
             let _ = self.target.function_name(pc, window);
-            let _ = window.write_str("\n");
+            window.byte(b'\n');
         }
     }
 }

@@ -2,9 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use core::fmt::{self, Write};
-
 use super::labels::{LabelSetId, Labels};
+use crate::encode::wire::Window;
 
 /// Where labels are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,42 +15,41 @@ pub(crate) enum Place {
 }
 
 /// Writes the labels of a set; nothing for the set without labels.
-pub(crate) fn write(
-    labels: Labels<'_>,
-    set: LabelSetId,
-    place: Place,
-    out: &mut dyn Write,
-) -> fmt::Result {
+pub(crate) fn write(labels: Labels<'_>, set: LabelSetId, place: Place, out: &mut Window<'_>) {
     let mut separator = match place {
         Place::Line => "# labels: {",
         Place::Header => " {",
     };
     for (key, value) in labels.pairs(set) {
-        let (key, value) = (key.as_str(), value.as_str());
+        out.text(separator);
         match place {
-            Place::Line => write!(out, "{separator}{}:{}", Quoted(key), Quoted(value))?,
-            Place::Header => write!(out, "{separator}{}: {}", Word(key), Word(value))?,
+            Place::Line => {
+                quoted(out, key.as_str());
+                out.byte(b':');
+                quoted(out, value.as_str());
+            }
+            Place::Header => {
+                word(out, key.as_str());
+                out.text(": ");
+                word(out, value.as_str());
+            }
         }
         separator = ", ";
     }
     match place {
-        _ if separator != ", " => Ok(()),
-        Place::Line => out.write_str("}\n"),
-        Place::Header => out.write_str("}"),
+        _ if separator != ", " => {}
+        Place::Line => out.text("}\n"),
+        Place::Header => out.byte(b'}'),
     }
 }
 
 /// A string that is quoted where it could be taken for something else, as Go's runtime does.
-struct Word<'a>(&'a str);
-
-impl fmt::Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./_".contains(&byte);
-        if !self.0.is_empty() && self.0.bytes().all(is_plain) {
-            f.write_str(self.0)
-        } else {
-            fmt::Display::fmt(&Quoted(self.0), f)
-        }
+fn word(out: &mut Window<'_>, text: &str) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"./_".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        out.text(text);
+    } else {
+        quoted(out, text);
     }
 }
 
@@ -59,30 +57,39 @@ impl fmt::Display for Word<'_> {
 ///
 /// What can't be printed is told by Rust's tables. For marks that combine with the character before they
 /// differ from Go's, which prints them; who reads the string gets the same.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for character in self.0.chars() {
-            match character {
-                '"' | '\\' => write!(f, "\\{character}")?,
-                '\x07' => f.write_str("\\a")?,
-                '\x08' => f.write_str("\\b")?,
-                '\x0c' => f.write_str("\\f")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                '\x0b' => f.write_str("\\v")?,
-                ' '..='~' => f.write_char(character)?,
-                '\0'..='\x7f' => write!(f, "\\x{:02x}", u32::from(character))?,
-                _ if is_printable(character) => f.write_char(character)?,
-                '\u{80}'..='\u{ffff}' => write!(f, "\\u{:04x}", u32::from(character))?,
-                _ => write!(f, "\\U{:08x}", u32::from(character))?,
+fn quoted(out: &mut Window<'_>, text: &str) {
+    out.byte(b'"');
+    for character in text.chars() {
+        let code = character as usize;
+        match character {
+            '"' | '\\' => {
+                out.byte(b'\\');
+                out.character(character);
+            }
+            '\x07' => out.text("\\a"),
+            '\x08' => out.text("\\b"),
+            '\x0c' => out.text("\\f"),
+            '\n' => out.text("\\n"),
+            '\r' => out.text("\\r"),
+            '\t' => out.text("\\t"),
+            '\x0b' => out.text("\\v"),
+            ' '..='~' => out.character(character),
+            '\0'..='\x7f' => {
+                out.text("\\x");
+                out.hex_digits(code, 2);
+            }
+            _ if is_printable(character) => out.character(character),
+            '\u{80}'..='\u{ffff}' => {
+                out.text("\\u");
+                out.hex_digits(code, 4);
+            }
+            _ => {
+                out.text("\\U");
+                out.hex_digits(code, 8);
             }
         }
-        f.write_char('"')
     }
+    out.byte(b'"');
 }
 
 fn is_printable(character: char) -> bool {
@@ -93,10 +100,18 @@ fn is_printable(character: char) -> bool {
 mod tests {
     extern crate std;
 
-    use std::string::{String, ToString};
+    use std::string::String;
 
     use super::*;
     use crate::profile::labels::LabelTable;
+
+    fn written(write: impl FnOnce(&mut Window<'_>)) -> String {
+        let mut out = [0; 200];
+        let mut window = Window::new(&mut out);
+        write(&mut window);
+        let filled = window.filled();
+        String::from_utf8(out[..filled].into()).unwrap()
+    }
 
     /// What Go 1.27's strconv.Quote makes of them.
     #[test]
@@ -116,7 +131,7 @@ mod tests {
             ),
             ("\u{e0001}", r#""\U000e0001""#),
         ] {
-            assert_eq!(Quoted(text).to_string(), quoted);
+            assert_eq!(written(|out| super::quoted(out, text)), quoted);
         }
     }
 
@@ -128,20 +143,19 @@ mod tests {
             LabelSetId::EMPTY,
             &[("tenant", "t1"), ("route", "/a b"), ("x-y", "")],
         );
-        let mut text = String::new();
-        labels.write(set, Place::Line, &mut text).unwrap();
-        labels
-            .write(LabelSetId::EMPTY, Place::Line, &mut text)
-            .unwrap();
+        let text = |place| {
+            written(|out| {
+                labels.write(set, place, out);
+                labels.write(LabelSetId::EMPTY, place, out);
+            })
+        };
         assert_eq!(
-            text,
+            text(Place::Line),
             "# labels: {\"route\":\"/a b\", \"tenant\":\"t1\", \"x-y\":\"\"}\n"
         );
-        text.clear();
-        labels.write(set, Place::Header, &mut text).unwrap();
-        labels
-            .write(LabelSetId::EMPTY, Place::Header, &mut text)
-            .unwrap();
-        assert_eq!(text, r#" {route: "/a b", tenant: t1, "x-y": ""}"#);
+        assert_eq!(
+            text(Place::Header),
+            r#" {route: "/a b", tenant: t1, "x-y": ""}"#
+        );
     }
 }

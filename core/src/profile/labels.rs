@@ -11,6 +11,7 @@
 use core::fmt;
 
 use super::label_text::{self, Place};
+use crate::encode::wire::Window;
 use crate::stack::{Counter, set};
 use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
 
@@ -114,7 +115,7 @@ impl<const TEXT: usize, const SETS: usize> LabelTable<TEXT, SETS> {
 struct Reader {
     set: fn(&[AtomicUsize], LabelSetId) -> Pairs,
     text: fn(&[AtomicUsize], TextId) -> Text,
-    write: fn(Labels<'_>, LabelSetId, Place, &mut dyn fmt::Write) -> fmt::Result,
+    write: fn(Labels<'_>, LabelSetId, Place, &mut Window<'_>),
 }
 
 impl<const TEXT: usize, const SETS: usize> Default for LabelTable<TEXT, SETS> {
@@ -187,13 +188,8 @@ impl<'a> Labels<'a> {
     }
 
     /// Writes the labels of a set as Go does; nothing for the set without labels.
-    pub(crate) fn write(
-        &self,
-        set: LabelSetId,
-        place: Place,
-        out: &mut dyn fmt::Write,
-    ) -> fmt::Result {
-        (self.reader.write)(*self, set, place, out)
+    pub(crate) fn write(&self, set: LabelSetId, place: Place, out: &mut Window<'_>) {
+        (self.reader.write)(*self, set, place, out);
     }
 
     /// Whether a set has this string for a key or a value. Reads the whole table.
