@@ -94,8 +94,8 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
     fn since(&self, before: &Self, scratch: impl FnOnce(usize) -> Option<S>) -> Option<Self> {
         let (now, before) = (self.pairs.as_slice(), before.pairs.as_slice());
         let mut pairs = Pairs::with_room(now.len().checked_add(before.len())?, scratch)?;
-        for &pair in now {
-            pairs.push(pair);
+        for &[key, count] in now {
+            pairs.push([key, count]);
         }
         for &[key, count] in before {
             pairs.push([key, count.wrapping_neg()]);

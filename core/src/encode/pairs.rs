@@ -63,7 +63,7 @@ fn heap_sort(pairs: &mut [[u64; 2]]) {
         let (root, len) = match step.checked_sub(pairs.len()) {
             Some(root) => (root, pairs.len()),
             None => {
-                pairs.swap(0, step);
+                swap(pairs, 0, step);
                 (0, step)
             }
         };
@@ -89,8 +89,20 @@ fn sift_down(heap: &mut [[u64; 2]], mut place: usize) {
         if greatest == place {
             return;
         }
-        heap.swap(place, greatest);
+        swap(heap, place, greatest);
         place = greatest;
+    }
+}
+
+/// Not the library's, which moves both by a `memmove` of any length.
+#[cfg(any(test, not(target_pointer_width = "64")))]
+fn swap(pairs: &mut [[u64; 2]], a: usize, b: usize) {
+    if let (Some(&pair), Some(&other)) = (pairs.get(a), pairs.get(b)) {
+        for (place, value) in [(a, other), (b, pair)] {
+            if let Some(place) = pairs.get_mut(place) {
+                *place = value;
+            }
+        }
     }
 }
 

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use core::time::Duration;
-
 use super::census::{Census, Counted};
 use super::losses::Losses;
 use super::reasons::Reasons;
@@ -14,7 +12,6 @@ use crate::profile::snapshot::{self, Snapshot};
 use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
 use crate::target::{Symbols, Target};
-use crate::time::saturating_nanos;
 
 /// A profile that is to be encoded.
 #[derive(Debug)]
@@ -150,9 +147,9 @@ impl<'t, T: Target> Source<'t, T> {
         Some(Self { records, ..self })
     }
 
-    pub(crate) fn with_duration(self, duration: Duration) -> Self {
+    pub(crate) fn with_duration(self, duration_nanos: u64) -> Self {
         Self {
-            duration_nanos: saturating_nanos(duration),
+            duration_nanos,
             ..self
         }
     }

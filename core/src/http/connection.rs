@@ -336,7 +336,15 @@ fn consume<const HEAD: usize>(input: &mut Vec<u8, HEAD>, n: usize, kept: Range<u
     if n == 0 || kept.end > n {
         return;
     }
-    input.copy_within(kept, 0);
-    input.copy_within(n.., kept_len);
+    move_to(input, 0, kept);
+    move_to(input, kept_len, n..len);
     input.truncate(len - n + kept_len);
+}
+
+/// Moves bytes forward to a place. By swaps, as the compiler makes one `memmove` of what copies, and firmware has
+/// no other use for its 1.6 KiB.
+fn move_to(bytes: &mut [u8], place: usize, range: Range<usize>) {
+    for (to, from) in (place..).zip(range) {
+        bytes.swap(to, from);
+    }
 }

@@ -83,7 +83,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         let Some(source) = Source::new(self.target, job.kind, period) else {
             return self.error(Status::INTERNAL_SERVER_ERROR, "no such profile any more\n");
         };
-        let source = source.with_duration(self.now.since(job.began));
+        let source = source.with_duration(self.now.nanos_since(job.began));
         let source = match job.kind {
             // As Go: a CPU profile has the time it began, a difference the time it ended.
             Kind::Cpu => source.with_time(job.began_unix_nanos),
