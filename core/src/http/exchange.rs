@@ -4,11 +4,11 @@
 
 use core::time::Duration;
 
-use heapless::String;
+use heapless::Vec;
 
 use super::index::IndexPage;
 use super::job::{CpuSession, Job, Reply};
-use super::request::{BodyLength, Method, Request};
+use super::request::{BodyLength, Method, Request, number};
 use super::response::{BINARY, HTML, Head, Status, TEXT};
 use super::route::Route;
 use super::sending::{Content, Sending};
@@ -133,11 +133,11 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     #[inline(never)]
-    fn redirect(&self, path: &str, query: &str) -> State<'t, T> {
-        let mut location = String::new();
-        let separator = if query.is_empty() { "" } else { "?" };
+    fn redirect(&self, path: &[u8], query: &[u8]) -> State<'t, T> {
+        let mut location = Vec::new();
+        let separator = if query.is_empty() { &b""[..] } else { b"?" };
         for part in [path, separator, query] {
-            if location.push_str(part).is_err() {
+            if location.extend_from_slice(part).is_err() {
                 return self.plain_error(Status::NOT_FOUND, "404 page not found\n");
             }
         }
@@ -199,19 +199,20 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// A profile, at once or after some time. The order of the checks is Go's.
     #[inline(never)]
     fn profile(&self, kind: Kind, request: &Request<'_>) -> State<'t, T> {
-        let seconds = request.parameter("seconds").unwrap_or_default();
+        let mut seconds = [0; _];
+        let seconds = (request.parameter(b"seconds", &mut seconds)).unwrap_or_default();
         if kind == Kind::Cpu {
-            return self.start_cpu(positive(&seconds).unwrap_or(DEFAULT_CPU_SECONDS), request);
+            return self.start_cpu(positive(seconds).unwrap_or(DEFAULT_CPU_SECONDS), request);
         }
-        let debug = integer(request, "debug").unwrap_or(0);
-        let is_set = |name| integer(request, name).is_some_and(|value| value > 0);
-        let waits = match (is_set("all"), is_set("idle")) {
+        let debug = integer(request, b"debug").unwrap_or(0);
+        let is_set = |name: &[u8]| integer(request, name).is_some_and(|value| value > 0);
+        let waits = match (is_set(b"all"), is_set(b"idle")) {
             (true, _) => Waits::All,
             (false, true) => Waits::AndIdle,
             (false, false) => Waits::Synchronization,
         };
         if !seconds.is_empty() {
-            let Some(seconds) = positive(&seconds) else {
+            let Some(seconds) = positive(seconds) else {
                 let text = "invalid value for \"seconds\" - must be a positive integer\n";
                 return self.error(Status::BAD_REQUEST, text);
             };
@@ -221,7 +222,7 @@ impl<'t, T: Target> Exchange<'t, T> {
             }
             return self.start_difference(kind, seconds, waits);
         }
-        if kind == Kind::Heap && is_set("gc") {
+        if kind == Kind::Heap && is_set(b"gc") {
             self.target.collect();
         }
         if matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
@@ -249,7 +250,7 @@ impl<'t, T: Target> Exchange<'t, T> {
 
     #[inline(never)]
     fn start_cpu(&self, seconds: u64, request: &Request<'_>) -> State<'t, T> {
-        let hz = integer(request, "hz").and_then(|hz| u32::try_from(hz).ok());
+        let hz = integer(request, b"hz").and_then(|hz| u32::try_from(hz).ok());
         let session = match self.target.start_cpu(hz.unwrap_or(0)) {
             Ok(period) => CpuSession {
                 target: self.target,
@@ -328,13 +329,20 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 }
 
-/// An integer above zero, as Go's `strconv.ParseInt(text, 10, 64)` reads it.
-fn positive(text: &str) -> Option<u64> {
-    let seconds = text.parse::<i64>().ok()?;
-    u64::try_from(seconds).ok().filter(|&seconds| seconds > 0)
+/// An integer above zero.
+fn positive(text: &[u8]) -> Option<u64> {
+    u64::try_from(parse(text)?).ok().filter(|&value| value > 0)
 }
 
 /// A parameter that is an integer; anything else counts as absent.
-fn integer(request: &Request<'_>, name: &str) -> Option<i64> {
-    request.parameter(name)?.parse().ok()
+fn integer(request: &Request<'_>, name: &[u8]) -> Option<i64> {
+    parse(request.parameter(name, &mut [0; _])?)
+}
+
+/// As Go's `strconv.ParseInt(text, 10, 64)`.
+fn parse(text: &[u8]) -> Option<i64> {
+    match text {
+        [b'-', digits @ ..] => 0i64.checked_sub_unsigned(number(digits, 10)?),
+        [b'+', digits @ ..] | digits => 0i64.checked_add_unsigned(number(digits, 10)?),
+    }
 }

@@ -2,22 +2,23 @@
 
 #![forbid(unsafe_code)]
 
-use heapless::Vec;
-
 /// Header fields that a head may have: more than any client of these endpoints sends.
 const MAX_HEADERS: usize = 32;
 
 /// The longest value of a parameter: a number, with zeros before it if need be.
 const MAX_VALUE: usize = 32;
 
+/// Room for one.
+pub(super) type Value = [u8; MAX_VALUE];
+
 /// The head of a request; it borrows from the bytes that it came in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'b> {
     pub(super) method: Method,
     /// As it was sent: percent-encoded.
-    pub(super) path: &'b str,
+    pub(super) path: &'b [u8],
     /// As it was sent, without the `?`.
-    pub(super) query: &'b str,
+    pub(super) query: &'b [u8],
     /// HTTP/1.1, not 1.0.
     pub(super) is_http_11: bool,
     pub(super) keep_alive: bool,
@@ -55,25 +56,30 @@ pub(super) enum BadHead {
 }
 
 impl<'b> Request<'b> {
-    /// Parses a head; `None` if its end is not there yet.
+    /// Parses a head, from its first byte that ends no line; `None` if its end is not there yet.
     pub(super) fn parse(bytes: &'b [u8]) -> Result<Option<Self>, BadHead> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut head = httparse::Request::new(&mut headers);
-        let len = match head.parse(bytes) {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(BadHead::TooManyHeaders),
-            Err(httparse::Error::Version) => return Err(BadHead::Version),
-            Err(_) => return Err(BadHead::Malformed),
-        };
-        let is_http_11 = head.version == Some(1);
-        let method = match head.method {
-            Some("GET") => Method::Get,
-            Some("HEAD") => Method::Head,
-            Some("POST") => Method::Post,
+        let mut head = Rest { bytes };
+        match Self::parse_all(&mut head) {
+            Ok(request) => Ok(Some(Self {
+                len: bytes.len() - head.bytes.len(),
+                ..request
+            })),
+            Err(Stop::Unfinished) => Ok(None),
+            Err(Stop::Bad(why)) => Err(why),
+        }
+    }
+
+    /// RFC 9112 2.1, 3 and 5. A line may end without a CR (2.2), and is never folded.
+    fn parse_all(head: &mut Rest<'b>) -> Result<Self, Stop> {
+        let method = match head.until(b' ', is_token)? {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
             _ => Method::Other,
         };
-        let (path, query) = split_target(head.path.unwrap_or(""));
+        let (path, query) = split_target(head.until(b' ', is_in_target)?);
+        let is_http_11 = head.version()?;
+        head.end_line()?;
         let mut request = Self {
             method,
             path,
@@ -82,39 +88,52 @@ impl<'b> Request<'b> {
             keep_alive: is_http_11,
             host: None,
             body: BodyLength::None,
-            len,
+            len: 0,
         };
-        for header in head.headers.iter() {
-            request.note_header(header)?;
+        let mut noted = Ok(());
+        let mut headers = 0;
+        while !matches!(head.bytes, [b'\r' | b'\n', ..]) {
+            let name = head.until(b':', is_token)?;
+            let value = head.value()?;
+            headers += 1;
+            if headers > MAX_HEADERS {
+                return Err(Stop::Bad(BadHead::TooManyHeaders));
+            }
+            noted = noted.and_then(|()| request.note_header(name, value));
         }
+        head.end_line()?;
+        noted.map_err(Stop::Bad)?;
         // RFC 9112 3.2: a request without Host is no HTTP/1.1 request.
         if is_http_11 && request.host.is_none() {
-            return Err(BadHead::Malformed);
+            return MALFORMED;
         }
-        Ok(Some(request))
+        Ok(request)
     }
 
-    fn note_header(&mut self, header: &httparse::Header<'b>) -> Result<(), BadHead> {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if is("host") {
+    fn note_header(&mut self, name: &[u8], value: &'b [u8]) -> Result<(), BadHead> {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        if is(b"host") {
             if self.host.is_some() {
                 return Err(BadHead::Malformed);
             }
-            self.host = Some(header.value.trim_ascii());
-        } else if is("connection") {
+            self.host = Some(value);
+        } else if is(b"connection") {
             // RFC 9112 9.3: a server may go on with HTTP/1.0 when asked to; this one doesn't.
-            let mut options = header.value.split(|&b| b == b',');
-            if options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close")) {
-                self.keep_alive = false;
+            let mut options = Some(value);
+            while let Some(rest) = options {
+                let (option, others) = cut(rest, b',');
+                self.keep_alive &= !option.trim_ascii().eq_ignore_ascii_case(b"close");
+                options = others;
             }
-        } else if is("content-length") {
-            let length = parse_decimal(header.value).ok_or(BadHead::Malformed)?;
+        } else if is(b"content-length") {
+            // RFC 9110 8.6: digits only.
+            let length = number(value, 10).ok_or(BadHead::Malformed)?;
             match self.body {
                 BodyLength::None => self.body = BodyLength::Known(length),
                 BodyLength::Known(before) if before != length => return Err(BadHead::Malformed),
                 BodyLength::Known(_) | BodyLength::Unknown => {}
             }
-        } else if is("transfer-encoding") {
+        } else if is(b"transfer-encoding") {
             self.body = BodyLength::Unknown;
         }
         Ok(())
@@ -122,61 +141,190 @@ impl<'b> Request<'b> {
 
     /// The first value of a parameter of the query, decoded; `None` if it's absent, "" if it is not decodable,
     /// and no number if it is longer than any value that means something here.
-    pub(super) fn parameter(&self, name: &str) -> Option<heapless::String<MAX_VALUE>> {
-        let value = self.query.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode::<MAX_VALUE>(key, true)? == name.as_bytes()).then_some(value)
-        })?;
-        let decoded = match percent_decode(value, true) {
-            Some(decoded) => heapless::String::from_utf8(decoded).ok(),
-            None if value.len() > MAX_VALUE => heapless::String::try_from("too long").ok(),
-            None => None,
-        };
-        Some(decoded.unwrap_or_default())
+    pub(super) fn parameter<'v>(&self, name: &[u8], value: &'v mut Value) -> Option<&'v [u8]> {
+        let mut pairs = Some(self.query);
+        while let Some(rest) = pairs {
+            let (pair, others) = cut(rest, b'&');
+            let (key, encoded) = cut(pair, b'=');
+            if percent_decode(key, true, value).is_some_and(|key| key == name) {
+                let encoded = encoded.unwrap_or_default();
+                return Some(match percent_decode(encoded, true, value) {
+                    Some(decoded) => decoded,
+                    None if encoded.len() > MAX_VALUE => b"too long",
+                    None => b"",
+                });
+            }
+            pairs = others;
+        }
+        None
     }
 }
 
-/// Decodes `%41`, and in queries `+` for a space; `None` if it's malformed or longer than `N`.
-pub(super) fn percent_decode<const N: usize>(text: &str, is_query: bool) -> Option<Vec<u8, N>> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::new();
+/// What is not read yet of a head.
+struct Rest<'b> {
+    bytes: &'b [u8],
+}
+
+/// Why a head is not read to its end.
+enum Stop {
+    /// The rest has not come yet.
+    Unfinished,
+    Bad(BadHead),
+}
+
+const MALFORMED: Result<Request<'_>, Stop> = Err(Stop::Bad(BadHead::Malformed));
+
+impl<'b> Rest<'b> {
+    fn next(&mut self) -> Result<u8, Stop> {
+        let (&byte, rest) = self.bytes.split_first().ok_or(Stop::Unfinished)?;
+        self.bytes = rest;
+        Ok(byte)
+    }
+
+    fn expect(&mut self, byte: u8, otherwise: BadHead) -> Result<(), Stop> {
+        match self.next()? == byte {
+            true => Ok(()),
+            false => Err(Stop::Bad(otherwise)),
+        }
+    }
+
+    /// One or more bytes of a kind, and the one that ends them.
+    fn until(&mut self, end: u8, is_kind: fn(u8) -> bool) -> Result<&'b [u8], Stop> {
+        let taken = self.all(is_kind);
+        self.expect(end, BadHead::Malformed)?;
+        if taken.is_empty() {
+            return Err(Stop::Bad(BadHead::Malformed));
+        }
+        Ok(taken)
+    }
+
+    /// A field's value, without the spaces around it, and the end of its line.
+    fn value(&mut self) -> Result<&'b [u8], Stop> {
+        let value = self.all(is_in_value);
+        self.end_line()?;
+        Ok(value.trim_ascii())
+    }
+
+    /// Whether it is HTTP/1.1, and not 1.0.
+    fn version(&mut self) -> Result<bool, Stop> {
+        for &byte in b"HTTP/1." {
+            self.expect(byte, BadHead::Version)?;
+        }
+        match self.next()? {
+            b'0' => Ok(false),
+            b'1' => Ok(true),
+            _ => Err(Stop::Bad(BadHead::Version)),
+        }
+    }
+
+    fn end_line(&mut self) -> Result<(), Stop> {
+        match self.next()? {
+            b'\r' => self.expect(b'\n', BadHead::Malformed),
+            b'\n' => Ok(()),
+            _ => Err(Stop::Bad(BadHead::Malformed)),
+        }
+    }
+
+    fn all(&mut self, is_kind: fn(u8) -> bool) -> &'b [u8] {
+        let others = self.bytes.iter().position(|&byte| !is_kind(byte));
+        let (taken, rest) = split_at(self.bytes, others);
+        self.bytes = rest;
+        taken
+    }
+}
+
+/// RFC 9110 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+/// What is no URI's is sent all the same, and leads nowhere.
+fn is_in_target(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7f
+}
+
+/// RFC 9110 5.5.
+fn is_in_value(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
+}
+
+fn split_at(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
+    let at = at.unwrap_or(bytes.len());
+    bytes.split_at_checked(at).unwrap_or_default()
+}
+
+/// What comes before the first of such bytes, and what comes after it, if there is one.
+fn cut(bytes: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+    let (before, rest) = split_at(bytes, bytes.iter().position(|&other| other == byte));
+    (before, rest.split_first().map(|(_, after)| after))
+}
+
+/// Decodes `%41`, and in queries `+` for a space; `None` if it's malformed, or longer than the room for it.
+pub(super) fn percent_decode<'r>(
+    text: &[u8],
+    is_query: bool,
+    room: &'r mut [u8],
+) -> Option<&'r [u8]> {
+    let mut bytes = text.iter().copied();
+    let mut len = 0;
     while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                (digit()? << 4 | digit()?) as u8
-            }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        *room.get_mut(len)? = match byte {
+            b'%' => (digit()? << 4 | digit()?) as u8,
             b'+' if is_query => b' ',
             byte => byte,
         };
-        decoded.push(byte).ok()?;
+        len += 1;
     }
-    Some(decoded)
+    room.get(..len)
+}
+
+/// The number that these digits are, and nothing but digits.
+pub(super) fn number(digits: &[u8], base: u32) -> Option<u64> {
+    let add = |value: u64, &digit: &u8| {
+        let digit = char::from(digit).to_digit(base)?;
+        value.checked_mul(base.into())?.checked_add(digit.into())
+    };
+    let value = digits.iter().try_fold(0, add)?;
+    (!digits.is_empty()).then_some(value)
 }
 
 /// Path and query of a request target, in origin form or in absolute form (RFC 9112 3.2).
-fn split_target(target: &str) -> (&str, &str) {
-    let after_scheme = target.strip_prefix("http://");
-    let origin = match after_scheme {
-        Some(rest) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    let origin = match target.strip_prefix(b"http://") {
+        Some(rest) => match split_at(rest, rest.iter().position(|&byte| byte == b'/')) {
+            (_, []) => b"/",
+            (_, origin) => origin,
+        },
         None => target,
     };
-    origin.split_once('?').unwrap_or((origin, ""))
-}
-
-/// Digits only, as RFC 9110 8.6 wants them: no sign.
-fn parse_decimal(value: &[u8]) -> Option<u64> {
-    let text = core::str::from_utf8(value.trim_ascii()).ok()?;
-    let is_digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    is_digits.then(|| text.parse().ok()).flatten()
+    let (path, query) = cut(origin, b'?');
+    (path, query.unwrap_or_default())
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    extern crate std;
+
+    use std::string::String;
+    use std::{format, vec};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(bytes: &[u8]) -> Request<'_> {
         Request::parse(bytes).unwrap().unwrap()
+    }
+
+    fn parameter(request: &Request<'_>, name: &str) -> Option<String> {
+        let mut value = [0; MAX_VALUE];
+        let value = request.parameter(name.as_bytes(), &mut value)?;
+        Some(String::from_utf8(value.into()).unwrap())
     }
 
     #[test]
@@ -185,10 +333,10 @@ mod tests {
             User-Agent: Go-http-client/1.1\r\nAccept-Encoding: gzip\r\n\r\nrest";
         let request = parse(bytes);
         assert_eq!(request.method, Method::Get);
-        assert_eq!(request.path, "/debug/pprof/heap");
-        assert_eq!(request.parameter("seconds").as_deref(), Some("5"));
-        assert_eq!(request.parameter("gc").as_deref(), Some("1"));
-        assert_eq!(request.parameter("debug"), None);
+        assert_eq!(request.path, b"/debug/pprof/heap");
+        assert_eq!(parameter(&request, "seconds").as_deref(), Some("5"));
+        assert_eq!(parameter(&request, "gc").as_deref(), Some("1"));
+        assert_eq!(parameter(&request, "debug"), None);
         assert_eq!(request.host, Some(&b"localhost:9990"[..]));
         assert!(request.keep_alive);
         assert_eq!(&bytes[request.len..], b"rest");
@@ -226,23 +374,111 @@ mod tests {
     #[test]
     fn targets_in_absolute_form() {
         let request = parse(b"GET http://localhost:1/debug/pprof/?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert_eq!((request.path, request.query), ("/debug/pprof/", "a=b"));
+        assert_eq!(
+            (request.path, request.query),
+            (&b"/debug/pprof/"[..], &b"a=b"[..])
+        );
         let request = parse(b"GET http://localhost HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert_eq!((request.path, request.query), ("/", ""));
+        assert_eq!((request.path, request.query), (&b"/"[..], &b""[..]));
     }
 
     #[test]
     fn parameters_are_decoded() {
         let request = parse(b"GET /?second%73=%35+&x&debug=1&debug=2 HTTP/1.0\r\n\r\n");
-        assert_eq!(request.parameter("seconds").as_deref(), Some("5 "));
-        assert_eq!(request.parameter("x").as_deref(), Some(""));
-        assert_eq!(request.parameter("debug").as_deref(), Some("1"));
+        assert_eq!(parameter(&request, "seconds").as_deref(), Some("5 "));
+        assert_eq!(parameter(&request, "x").as_deref(), Some(""));
+        assert_eq!(parameter(&request, "debug").as_deref(), Some("1"));
         assert!(!request.keep_alive);
         let request = parse(b"GET /?a=%z&b=111111111111111111111111111111111 HTTP/1.0\r\n\r\n");
-        assert_eq!(request.parameter("a").as_deref(), Some(""));
-        assert_eq!(request.parameter("b").as_deref(), Some("too long"));
-        assert_eq!(percent_decode::<8>("%4", false), None);
-        assert_eq!(percent_decode::<8>("%zz", false), None);
-        assert_eq!(percent_decode::<2>("abc", false), None);
+        assert_eq!(parameter(&request, "a").as_deref(), Some(""));
+        assert_eq!(parameter(&request, "b").as_deref(), Some("too long"));
+        for (text, room) in [("%4", 8), ("%zz", 8), ("abc", 2)] {
+            let room = &mut [0; 8][..room];
+            assert_eq!(percent_decode(text.as_bytes(), false, room), None);
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_only() {
+        for (digits, base, value) in [
+            ("0", 10, Some(0)),
+            ("18446744073709551615", 10, Some(u64::MAX)),
+            ("18446744073709551616", 10, None),
+            ("fF", 16, Some(255)),
+            ("8", 8, None),
+            ("", 10, None),
+            ("+1", 10, None),
+            ("1 ", 10, None),
+        ] {
+            assert_eq!(number(digits.as_bytes(), base), value, "{digits:?}");
+        }
+    }
+
+    /// What another parser makes of a head: how long it is, and its target.
+    fn by_httparse(bytes: &[u8]) -> Result<Option<(usize, String)>, BadHead> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut head = httparse::Request::new(&mut headers);
+        match head.parse(bytes) {
+            Ok(httparse::Status::Complete(len)) => Ok(Some((len, head.path.unwrap().into()))),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(httparse::Error::TooManyHeaders) => Err(BadHead::TooManyHeaders),
+            Err(httparse::Error::Version) => Err(BadHead::Version),
+            Err(_) => Err(BadHead::Malformed),
+        }
+    }
+
+    /// Bytes that are a head, or nearly one.
+    fn nearly_a_head() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "GET",
+            "P",
+            " ",
+            "/a?b",
+            "HTTP/1.1",
+            "HTTP/1.0",
+            "HTTP/2.0",
+            "\r\n",
+            "\n",
+            "\r",
+            ":",
+            "Host",
+            "\t",
+            "é",
+            "\0",
+            "\x7f",
+            "x",
+            "Host: a\r\n",
+            "x: \t y \r\n",
+        ]);
+        let parts = |len| prop::collection::vec(part.clone(), len).prop_map(|parts| parts.concat());
+        let lines = (parts(0..3), 0usize..40).prop_map(|(line, count)| line.repeat(count));
+        prop_oneof![
+            parts(1..30),
+            (parts(0..4), lines, parts(0..4)).prop_map(|(start, lines, end)| {
+                format!("GET /{start} HTTP/1.0\r\n{lines}{end}\r\n\r\n")
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_another_parser(head in nearly_a_head()) {
+            // Lines before the head are the connection's.
+            let head = head.trim_start_matches(['\r', '\n']);
+            let ours = Request::parse(head.as_bytes());
+            match by_httparse(head.as_bytes()) {
+                Ok(Some((len, target))) => match ours {
+                    Ok(Some(request)) => {
+                        prop_assert_eq!(request.len, len);
+                        let (path, query) = split_target(target.as_bytes());
+                        prop_assert_eq!((request.path, request.query), (path, query));
+                    }
+                    // What the fields say is judged here.
+                    other => prop_assert_eq!(other.err(), Some(BadHead::Malformed)),
+                },
+                Ok(None) => prop_assert!(matches!(ours, Ok(None)), "{:?}", ours),
+                Err(why) => prop_assert_eq!(ours.err(), Some(why)),
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use heapless::String;
+use heapless::Vec;
 
 use crate::encode::wire::Window;
 use crate::profile::Kind;
@@ -16,7 +16,7 @@ pub(super) struct Head {
     pub(super) attachment: Option<(Kind, bool)>,
     pub(super) allow: Option<&'static str>,
     /// Path and query.
-    pub(super) location: Option<String<160>>,
+    pub(super) location: Option<Vec<u8, 160>>,
     /// An error of the handlers themselves: tells `go tool pprof` to show the text.
     pub(super) is_pprof_error: bool,
     pub(super) date: Option<[u8; 29]>,
@@ -92,20 +92,20 @@ impl Head {
         out.numbers("HTTP/1.1 $ ", &[self.status.0.into()]);
         out.text(self.status.phrase());
         out.text("\r\n");
-        let field = |out: &mut Window<'_>, name: &str, value: &str| {
+        let field = |out: &mut Window<'_>, name: &str, value: &[u8]| {
             out.text(name);
-            out.text(value);
+            out.bytes(value);
             out.text("\r\n");
         };
         if let Some(allow) = self.allow {
-            field(out, "Allow: ", allow);
+            field(out, "Allow: ", allow.as_bytes());
         }
         if let Some((kind, is_delta)) = self.attachment {
             out.text("Content-Disposition: attachment; filename=\"");
             out.text(kind.name());
-            field(out, if is_delta { "-delta" } else { "" }, "\"");
+            field(out, if is_delta { "-delta" } else { "" }, b"\"");
         }
-        field(out, "Content-Type: ", self.content_type);
+        field(out, "Content-Type: ", self.content_type.as_bytes());
         if let Some(location) = &self.location {
             field(out, "Location: ", location);
         }
@@ -114,9 +114,7 @@ impl Head {
             out.text("X-Go-Pprof: 1\r\n");
         }
         if let Some(date) = &self.date {
-            out.text("Date: ");
-            out.bytes(date);
-            out.text("\r\n");
+            field(out, "Date: ", date);
         }
         match self.framing {
             Framing::Length(length) => out.numbers("Content-Length: $\r\n", &[length]),

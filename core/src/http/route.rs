@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use heapless::String;
+use heapless::Vec;
 
 use super::request::percent_decode;
 use crate::profile::Kind;
@@ -13,6 +13,9 @@ pub(super) const PREFIX: &str = "/debug/pprof/";
 /// The longest path that is looked at; the longest that means something has 25 bytes.
 const MAX_PATH: usize = 128;
 
+/// A path.
+pub(super) type Path = Vec<u8, MAX_PATH>;
+
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -21,7 +24,7 @@ pub(super) enum Route {
     CommandLine,
     Symbol,
     /// The clean form of the path.
-    Redirect(String<MAX_PATH>),
+    Redirect(Path),
     /// Below the prefix, and no profile.
     Unknown,
     /// Elsewhere.
@@ -30,42 +33,42 @@ pub(super) enum Route {
 
 impl Route {
     /// The route of a path as it was sent, where `is_kept` tells which profiles there are.
-    pub(super) fn of(path: &str, is_kept: impl Fn(Kind) -> bool) -> Self {
-        let decoded = percent_decode::<MAX_PATH>(path, false)
-            .and_then(|decoded| String::<MAX_PATH>::from_utf8(decoded).ok());
-        let Some(path) = decoded else {
-            return if path.starts_with(PREFIX) {
+    pub(super) fn of(path: &[u8], is_kept: impl Fn(Kind) -> bool) -> Self {
+        let mut decoded = [0; MAX_PATH];
+        let Some(decoded) = percent_decode(path, false, &mut decoded) else {
+            return if path.starts_with(PREFIX.as_bytes()) {
                 Self::Unknown
             } else {
                 Self::NotFound
             };
         };
-        let Some(clean) = clean(&path) else {
+        let Some(clean) = clean(decoded) else {
             return Self::NotFound;
         };
-        if clean != path {
+        if clean != decoded {
             return Self::redirect(clean);
         }
-        match path.strip_prefix(PREFIX) {
-            Some("") => Self::Index,
-            Some("cmdline") => Self::CommandLine,
-            Some("symbol") => Self::Symbol,
+        match decoded.strip_prefix(PREFIX.as_bytes()) {
+            Some(b"") => Self::Index,
+            Some(b"cmdline") => Self::CommandLine,
+            Some(b"symbol") => Self::Symbol,
             Some(name) => {
                 let mut kinds = Kind::ALL.into_iter();
-                let kind = kinds.find(|&kind| kind.name() == name && is_kept(kind));
+                let kind = kinds.find(|&kind| kind.name().as_bytes() == name && is_kept(kind));
                 kind.map_or(Self::Unknown, Self::Profile)
             }
-            None if Some(path.as_str()) == PREFIX.strip_suffix('/') => {
-                Self::redirect(String::try_from(PREFIX).unwrap_or_default())
+            None if PREFIX.as_bytes().strip_suffix(b"/") == Some(decoded) => {
+                Self::redirect(Path::from_slice(PREFIX.as_bytes()).unwrap_or_default())
             }
             None => Self::NotFound,
         }
     }
 
     /// It goes into a header, so it must be harmless there.
-    fn redirect(path: String<MAX_PATH>) -> Self {
-        let is_harmless = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        if path.bytes().all(is_harmless) {
+    fn redirect(path: Path) -> Self {
+        let is_harmless =
+            |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.' | b'_' | b'~');
+        if path.iter().all(is_harmless) {
             Self::Redirect(path)
         } else {
             Self::NotFound
@@ -74,23 +77,23 @@ impl Route {
 }
 
 /// The path without empty, `.` and `..` elements, as Go's `cleanPath`: it keeps a slash at the end.
-fn clean(path: &str) -> Option<String<MAX_PATH>> {
-    let mut clean = String::new();
-    for element in path.split('/') {
+fn clean(path: &[u8]) -> Option<Path> {
+    let mut clean = Path::new();
+    for element in path.split(|&byte| byte == b'/') {
         match element {
-            "" | "." => {}
-            ".." => {
-                let parent = clean.rfind('/').unwrap_or(0);
-                clean.truncate(parent);
+            b"" | b"." => {}
+            b".." => {
+                let parent = clean.iter().rposition(|&byte| byte == b'/');
+                clean.truncate(parent.unwrap_or(0));
             }
             element => {
-                clean.push('/').ok()?;
-                clean.push_str(element).ok()?;
+                clean.push(b'/').ok()?;
+                clean.extend_from_slice(element).ok()?;
             }
         }
     }
-    if clean.is_empty() || path.ends_with('/') {
-        clean.push('/').ok()?;
+    if clean.is_empty() || path.ends_with(b"/") {
+        clean.push(b'/').ok()?;
     }
     Some(clean)
 }
@@ -104,11 +107,11 @@ mod tests {
     use super::*;
 
     fn route(path: &str) -> Route {
-        Route::of(path, |kind| kind != Kind::ThreadCreate)
+        Route::of(path.as_bytes(), |kind| kind != Kind::ThreadCreate)
     }
 
     fn redirect(to: &str) -> Route {
-        Route::Redirect(String::try_from(to).unwrap())
+        Route::Redirect(Path::from_slice(to.as_bytes()).unwrap())
     }
 
     #[test]
@@ -149,7 +152,7 @@ mod tests {
             let mut path = path;
             for _ in 0..2 {
                 match route(&path) {
-                    Route::Redirect(to) => path = to.as_str().into(),
+                    Route::Redirect(to) => path = std::string::String::from_utf8(to.to_vec()).unwrap(),
                     _ => return Ok(()),
                 }
             }

@@ -6,6 +6,7 @@
 
 use heapless::Vec;
 
+use super::request::number;
 use crate::encode::Body;
 use crate::encode::records::{self, Cursor, Records};
 use crate::encode::wire::Window;
@@ -153,18 +154,14 @@ impl<T: Target> Body for SymbolBody<'_, T> {
 
 /// As Go's `strconv.ParseUint(word, 0, 64)`: the base is in the prefix.
 fn parse_address(word: &[u8]) -> Option<usize> {
-    let word = core::str::from_utf8(word).ok()?.trim_ascii();
-    let (digits, base) = match word.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (word.get(2..)?, 16),
-        [b'0', b'o' | b'O', ..] => (word.get(2..)?, 8),
-        [b'0', b'b' | b'B', ..] => (word.get(2..)?, 2),
-        [b'0', _, ..] => (word.get(1..)?, 8),
-        _ => (word, 10),
+    let (digits, base) = match word.trim_ascii() {
+        [b'0', b'x' | b'X', digits @ ..] => (digits, 16),
+        [b'0', b'o' | b'O', digits @ ..] => (digits, 8),
+        [b'0', b'b' | b'B', digits @ ..] => (digits, 2),
+        [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
+        digits => (digits, 10),
     };
-    if digits.starts_with('+') {
-        return None;
-    }
-    usize::from_str_radix(digits, base).ok()
+    usize::try_from(number(digits, base)?).ok()
 }
 
 #[cfg(all(test, not(loom)))]
