@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use heapless::String;
+
 /// The longest build id, in bytes: a SHA-1.
 const MAX_LEN: usize = 20;
 
@@ -24,20 +26,16 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// assert_eq!(BuildId::from_note(section).as_str(), "deadbeef");
 /// # }
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct BuildId {
-    hex: [u8; 2 * MAX_LEN],
-    /// Digits of `hex` that are in use.
-    len: u8,
+    /// Not an array of bytes, as nothing that is small makes a string of those.
+    hex: String<{ 2 * MAX_LEN }>,
 }
 
 impl BuildId {
     /// Not known: the empty string.
-    pub const NONE: Self = Self {
-        hex: [0; 2 * MAX_LEN],
-        len: 0,
-    };
+    pub const NONE: Self = Self { hex: String::new() };
 
     /// The build id in a section of ELF notes in this program's memory; [`NONE`](Self::NONE) if there's none of up to 20
     /// bytes in it.
@@ -56,8 +54,7 @@ impl BuildId {
     /// In hexadecimal.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let digits = self.hex.get(..usize::from(self.len)).unwrap_or_default();
-        core::str::from_utf8(digits).unwrap_or_default()
+        &self.hex
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
@@ -65,11 +62,10 @@ impl BuildId {
         if bytes.len() > MAX_LEN {
             return id;
         }
-        let digit = |nibble: u8| b"0123456789abcdef".get(usize::from(nibble)).copied();
-        let (pairs, _) = id.hex.as_chunks_mut::<2>();
-        for (pair, byte) in pairs.iter_mut().zip(bytes) {
-            *pair = [byte >> 4, byte & 15].map(|nibble| digit(nibble).unwrap_or_default());
-            id.len += 2;
+        for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            let digit = char::from_digit(nibble.into(), 16).unwrap_or_default();
+            // There's room for all of them.
+            let _ = id.hex.push(digit);
         }
         id
     }

@@ -237,7 +237,7 @@ pub struct Function {
 /// The symbols of a program that knows of no names: one mapping for all addresses.
 ///
 /// Start 0 and limit 2^64-1 tell `go tool pprof` that addresses are those of the linked file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct NoSymbols {
     /// The name of the linked file. In brackets it keeps `go tool pprof` from looking for it.

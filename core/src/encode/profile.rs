@@ -8,7 +8,9 @@ use super::losses::Losses;
 use super::records::{self, Cursor, Records};
 use super::source::{Record, Source};
 use super::used::{self, Used};
-use super::wire::{Message, Window, int, length_prefix, message, string, varint, varint_len};
+use super::wire::{
+    Message, Window, bytes, int, length_prefix, message, string, varint, varint_len,
+};
 use crate::profile::labels::{LabelSetId, Text, TextId};
 use crate::profile::{Kind, SampleValues, ValueType};
 use crate::stack::{Frame, Frames, Marker, StackId};
@@ -467,8 +469,8 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
             Section::OwnStrings => self.render_own_string(sink),
             Section::LabelStrings => {
                 let text = (self.source.labels).map(|labels| labels.text(self.label_string));
-                let text = text.as_ref().map_or("", Text::as_str);
-                string(sink, tag::PROFILE_STRING_TABLE, text);
+                let text = text.as_ref().map_or(&b""[..], Text::as_bytes);
+                bytes(sink, tag::PROFILE_STRING_TABLE, text);
             }
             Section::CommentStrings => self.render_comment_string(sink),
             Section::Strings => {

@@ -159,10 +159,15 @@ pub(crate) fn message(sink: &mut Window<'_>, field: u32, message: &dyn Message) 
     message.render(sink);
 }
 
-/// A string or bytes field, empty or not.
+/// A string field, empty or not.
 pub(crate) fn string(sink: &mut Window<'_>, field: u32, value: &str) {
+    bytes(sink, field, value.as_bytes());
+}
+
+/// A string or bytes field, empty or not.
+pub(crate) fn bytes(sink: &mut Window<'_>, field: u32, value: &[u8]) {
     length_prefix(sink, field, value.len());
-    sink.bytes(value.as_bytes());
+    sink.bytes(value);
 }
 
 #[cfg(all(test, not(loom)))]

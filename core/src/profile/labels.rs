@@ -343,9 +343,12 @@ impl Text {
     /// The string.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let bytes = self.bytes.get(self.start..).unwrap_or_default();
         // It was a string when it was interned.
-        core::str::from_utf8(bytes).unwrap_or_default()
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
     fn put_before(&mut self, word: usize) {
