@@ -134,6 +134,12 @@ pub trait Target {
     }
 }
 
+/// [`Target::profiles`], once in a program: what copies the views of all tables is large where it is inlined.
+#[inline(never)]
+pub(crate) fn profiles<T: Target>(target: &T) -> Profiles<'_> {
+    target.profiles()
+}
+
 /// A thread at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -26,7 +26,10 @@ pub(crate) trait Records {
 }
 
 /// [`Body::fill`](super::Body::fill) of records.
-pub(crate) fn fill(records: &mut impl Records, out: &mut [u8]) -> usize {
+///
+/// Of a `dyn Records` it is the same code for all encoders: some machines have little memory for code. That of profiles,
+/// which may be long and be all that a program has, has its own.
+pub(crate) fn fill<R: Records + ?Sized>(records: &mut R, out: &mut [u8]) -> usize {
     let mut window = Window::new(out);
     while records.cursor().sent > 0 || records.find() {
         let sent = records.cursor().sent;

@@ -11,7 +11,7 @@ use crate::profile::labels::{LabelSetId, Labels};
 use crate::profile::snapshot::{self, Snapshot};
 use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
-use crate::target::{Symbols, Target};
+use crate::target::{self, Symbols, Target};
 
 /// A profile that is to be encoded.
 #[derive(Debug)]
@@ -233,7 +233,12 @@ impl<'t, T: Target> Source<'t, T> {
 
     /// What is lost so far. `is_cut`: stacks of the profile are cut off.
     pub(crate) fn losses(&self, is_cut: bool) -> Losses {
-        Losses::of(&self.target.profiles(), self.kind, self.lost(), is_cut)
+        Losses::of(
+            &self.target.profiles(),
+            self.kind,
+            self.lost(),
+            is_cut,
+        )
     }
 
     /// What is known of the code at the locations of a set.
@@ -252,7 +257,7 @@ pub(crate) enum Before<S> {
 impl<S: AsRef<[u64]> + AsMut<[u64]>> Before<S> {
     /// The moment now, of a kind; `None` if that is not kept, or without memory for it.
     pub(crate) fn now<T: Target<Scratch = S>>(target: &T, kind: Kind) -> Option<Self> {
-        let profiles = target.profiles();
+        let profiles = target::profiles(target);
         if !profiles.keeps(kind) {
             return None;
         }

@@ -17,7 +17,7 @@ use crate::profile::heap::{ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREE
 use crate::profile::label_text::Place;
 use crate::profile::{Kind, SampleValues};
 use crate::stack::{Frame, LocationId, Marker};
-use crate::target::Target;
+use crate::target::{self, Target};
 
 /// Encodes a profile as text.
 ///
@@ -78,7 +78,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             totals,
             estimates,
             losses: source.losses(is_cut),
-            untracked: (source.target.profiles().heap).map_or(0, |heap| heap.untracked()),
+            untracked: (target::profiles(source.target).heap).map_or(0, |heap| heap.untracked()),
             section: Section::Head,
             cursor: Cursor::default(),
             record: Record::EMPTY,
@@ -266,7 +266,7 @@ impl<T: Target> Records for TextEncoder<'_, T> {
 
 impl<T: Target> Body for TextEncoder<'_, T> {
     fn fill(&mut self, out: &mut [u8]) -> usize {
-        records::fill(self, out)
+        records::fill::<dyn Records>(self, out)
     }
 }
 

@@ -148,7 +148,7 @@ impl<T: Target> Records for SymbolBody<'_, T> {
 
 impl<T: Target> Body for SymbolBody<'_, T> {
     fn fill(&mut self, out: &mut [u8]) -> usize {
-        records::fill(self, out)
+        records::fill::<dyn Records>(self, out)
     }
 }
 
