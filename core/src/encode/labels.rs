@@ -41,7 +41,7 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
         if set != LabelSetId::EMPTY
             && let Some(labels) = self.labels
         {
-            for (key, value) in labels.ids(set) {
+            for &(key, value) in labels.ids(set).as_slice() {
                 self.insert_text(key);
                 self.insert_text(value);
             }
@@ -53,7 +53,7 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
         if set != LabelSetId::EMPTY
             && let Some(labels) = self.labels
         {
-            for (key, value) in labels.ids(set) {
+            for &(key, value) in labels.ids(set).as_slice() {
                 visit(self.number(key), self.number(value));
             }
         }

@@ -59,13 +59,11 @@ impl Losses {
             is_tasks && unseen != 0,
             is_cut,
         ];
-        let bits = (0u8..)
-            .zip(short)
-            .map(|(i, is_short)| u8::from(is_short) << i);
+        let add = |bits: u8, is_short| bits >> 1 | u8::from(is_short) << (PARAMETERS.len() - 1);
         Self {
             kind,
             samples,
-            short: bits.sum(),
+            short: short.into_iter().fold(0, add),
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod bytes;
 pub(crate) mod census;
 pub mod dump;
 pub(crate) mod goroutines;

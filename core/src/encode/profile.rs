@@ -149,13 +149,12 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             if let Some(record) = self.source.record(self.cursor.index) {
                 let frames = self.source.stacks.frames(record.stack);
                 let mut outermost = None;
-                let locations = frames
-                    .clone()
-                    .inspect(|&location| outermost = Some(location));
                 let mut ids = Window::new(&mut self.ids);
                 let sent = ids.record(0, |ids| {
-                    let put = |id: u32| varint(ids, id.into());
-                    self.used.insert_all(locations, put);
+                    for location in frames.clone() {
+                        varint(ids, self.used.insert(location).into());
+                        outermost = Some(location);
+                    }
                 });
                 let locations_len = match sent {
                     None => ids.filled(),
@@ -174,10 +173,15 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     /// How long the ids of locations are, which are in.
     #[cold]
     fn ids_len(&self, frames: &Frames<'_>) -> usize {
-        let mut len = 0;
-        self.used
-            .for_each_id(frames.clone(), |id| len += varint_len(id.into()));
-        len
+        let mut counting = Window::counting();
+        self.render_ids(&mut counting, frames);
+        counting.count()
+    }
+
+    fn render_ids(&self, sink: &mut Window<'_>, frames: &Frames<'_>) {
+        for location in frames.clone() {
+            varint(sink, self.used.id(location).into());
+        }
     }
 
     fn find_location(&mut self) -> bool {
@@ -319,10 +323,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         length_prefix(sink, tag::SAMPLE_LOCATION_ID, sample.locations_len);
         match self.ids.get(..sample.locations_len) {
             Some(ids) => sink.bytes(ids),
-            None => {
-                let put = |id: u32| varint(sink, id.into());
-                self.used.for_each_id(sample.frames.clone(), put);
-            }
+            None => self.render_ids(sink, &sample.frames),
         }
         length_prefix(sink, tag::SAMPLE_VALUE, values_len);
         for value in sample.values() {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::bytes;
 use super::source;
 use super::used::{self, Used};
 use crate::profile::{Role, Wait};
@@ -41,9 +42,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Reasons<S> {
             has_names |= !symbols.lines(location).is_empty();
             let functions = source::functions::<T>(symbols, location);
             let class = Class::of(functions.map(|(name, ..)| target.role_of(name)));
-            if let Some(word) = classes.as_mut().get_mut(place / PER_WORD) {
-                *word |= u64::from(class.0) << shift(place);
-            }
+            bytes::set(classes.as_mut(), place, class.0);
         }
         has_names.then_some(Self { classes })
     }
@@ -66,14 +65,8 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Reasons<S> {
     }
 
     fn class(&self, location: LocationId) -> Class {
-        let place = used::place_of(location);
-        let word = self.classes.as_ref().get(place / PER_WORD);
-        Class(word.map_or(0, |word| (word >> shift(place)) as u8))
+        Class(bytes::at(self.classes.as_ref(), used::place_of(location)))
     }
-}
-
-const fn shift(place: usize) -> usize {
-    place % PER_WORD * 8
 }
 
 /// What the functions at one location say together: what they wait for, and whether the walk goes on.
@@ -153,8 +146,7 @@ mod tests {
         let mut classes = vec![0; 8];
         for (i, roles) in stack.iter().enumerate() {
             let place = used::place_of(LocationId::new(i as u32));
-            classes[place / PER_WORD] |=
-                u64::from(Class::of(roles.iter().copied()).0) << shift(place);
+            bytes::set(&mut classes, place, Class::of(roles.iter().copied()).0);
         }
         Reasons { classes }
     }

@@ -34,11 +34,14 @@ pub struct Source<'t, T: Target> {
 /// Where the records come from.
 #[derive(Debug)]
 enum Records<'t, T: Target> {
-    /// Counters that count up, and what they had counted before, if a difference is asked for.
-    Rows(Rows<'t>, Option<Snapshot<T::Scratch>>),
+    /// Counters that count up, and what they have counted since a moment, if a difference is asked for.
+    Rows(Rows<'t>, Option<Difference<T::Scratch>>),
     /// The pointer is made where a census is, so that a program that takes none is without what reads it.
     Census(Census<'t, T>, ReadCensus<'t, T>),
 }
+
+/// A snapshot that was turned into a difference, and [`Snapshot::values`]: again a pointer, for programs that take none.
+type Difference<S> = (Snapshot<S>, fn(&Snapshot<S>, &Rows<'_>, RowId) -> Values);
 
 /// [`Census::record`].
 type ReadCensus<'t, T> = fn(&Census<'t, T>, usize) -> Option<(StackId, LabelSetId, Values)>;
@@ -121,13 +124,18 @@ impl<'t, T: Target> Source<'t, T> {
         }
         let mut used = Used::marked(&self.stacks, |words| self.target.scratch(words));
         for record in self.iter() {
-            let frames = self.stacks.frames(record.stack);
-            used.insert_all(frames, |_| {});
+            for location in self.stacks.frames(record.stack) {
+                used.insert(location);
+            }
         }
         let symbols = self.symbols(&used);
         let reasons = Reasons::new(self.target, &self.stacks, &used, &symbols);
         Self {
-            filter: reasons.map(|reasons| Filter { reasons, waits }),
+            filter: reasons.map(|reasons| Filter {
+                reasons,
+                waits,
+                shows: Filter::shows,
+            }),
             ..self
         }
     }
@@ -137,7 +145,7 @@ impl<'t, T: Target> Source<'t, T> {
         let records = match (self.records, before) {
             (Records::Rows(rows, _), Before::Rows(snapshot)) => {
                 let difference = snapshot.into_difference(&rows);
-                Records::Rows(rows, Some(difference))
+                Records::Rows(rows, Some((difference, Snapshot::values)))
             }
             (Records::Census(census, read), Before::Census(before)) => {
                 Records::Census(census.since(&before, self.target)?, read)
@@ -180,7 +188,7 @@ impl<'t, T: Target> Source<'t, T> {
                 };
                 let (stack, tag) = rows.key(row)?;
                 let (counted, may_be_zero) = match difference {
-                    Some(difference) => (difference.values(rows, row), false),
+                    Some((difference, values)) => (values(difference, rows, row), false),
                     None => (rows.values(row), row != RowId::LOST),
                 };
                 if !may_be_zero && counted == Values::default() {
@@ -190,7 +198,7 @@ impl<'t, T: Target> Source<'t, T> {
             }
             Records::Census(census, read) => read(census, index)?,
         };
-        let shows = |filter: &Filter<_>| filter.shows(self.kind, &self.stacks, stack);
+        let shows = |filter: &Filter<_>| (filter.shows)(filter, self.kind, &self.stacks, stack);
         self.filter.as_ref().is_none_or(shows).then_some(Record {
             stack,
             labels,
@@ -233,12 +241,7 @@ impl<'t, T: Target> Source<'t, T> {
 
     /// What is lost so far. `is_cut`: stacks of the profile are cut off.
     pub(crate) fn losses(&self, is_cut: bool) -> Losses {
-        Losses::of(
-            &self.target.profiles(),
-            self.kind,
-            self.lost(),
-            is_cut,
-        )
+        Losses::of(&self.target.profiles(), self.kind, self.lost(), is_cut)
     }
 
     /// What is known of the code at the locations of a set.
@@ -277,6 +280,8 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Before<S> {
 struct Filter<S> {
     reasons: Reasons<S>,
     waits: Waits,
+    /// [`Filter::shows`]: a pointer, so that a program that filters nothing is without it.
+    shows: fn(&Self, Kind, &Stacks<'_>, StackId) -> bool,
 }
 
 impl<S: AsRef<[u64]> + AsMut<[u64]>> Filter<S> {

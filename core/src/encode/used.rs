@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::bytes;
 use crate::stack::{LocationId, Marker, Stacks};
 
 /// Markers have the first places, the table's slots the others.
@@ -39,71 +40,33 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Used<S> {
         }
     }
 
-    /// Puts a location in.
+    /// Puts a location in; answers its id.
     #[inline]
-    pub(crate) fn insert(&mut self, location: LocationId) {
-        self.insert_all(core::iter::once(location), |_| {});
-    }
-
-    /// Puts locations in, and calls `f` with the id of each.
-    #[inline]
-    pub(crate) fn insert_all(
-        &mut self,
-        locations: impl Iterator<Item = LocationId>,
-        mut f: impl FnMut(u32),
-    ) {
-        let places = locations.map(place_of);
+    pub(crate) fn insert(&mut self, location: LocationId) -> u32 {
+        let place = place_of(location);
         match self {
-            Self::Numbered { words, last } => {
-                let words = words.as_mut();
-                places.for_each(|place| f(number(words, last, place)));
-            }
+            Self::Numbered { words, last } => number(words.as_mut(), last, place),
             Self::Marked { words } => {
-                let words = words.as_mut();
-                places.for_each(|place| {
-                    if let Some(word) = words.get_mut(place / 64) {
-                        *word |= 1 << (place % 64);
-                    }
-                    f(place as u32 + 1);
-                });
+                bytes::set(words.as_mut(), place / 8, 1 << (place % 8));
+                place as u32 + 1
             }
-            Self::All => places.for_each(|place| f(place as u32 + 1)),
+            Self::All => place as u32 + 1,
         }
     }
 
     /// The id of a location that is in; 0 for others.
     #[inline]
     pub(crate) fn id(&self, location: LocationId) -> u32 {
-        let mut id = 0;
-        self.for_each_id(core::iter::once(location), |found| id = found);
-        id
-    }
-
-    /// Calls `f` with the id of each of these locations, as [`id`](Self::id) has it.
-    #[inline]
-    pub(crate) fn for_each_id(
-        &self,
-        locations: impl Iterator<Item = LocationId>,
-        mut f: impl FnMut(u32),
-    ) {
-        let places = locations.map(place_of);
-        match self {
+        let place = place_of(location);
+        let is_in = match self {
             Self::Numbered { words, .. } => {
-                let words = words.as_ref();
-                places.for_each(|place| {
-                    f(words.get(place / 2).map_or(0, |&word| half(word, place)));
-                });
+                let word = words.as_ref().get(place / 2);
+                return word.map_or(0, |&word| half(word, place));
             }
-            Self::Marked { words } => {
-                let words = words.as_ref();
-                places.for_each(|place| {
-                    let word = words.get(place / 64);
-                    let is_in = word.is_some_and(|word| word >> (place % 64) & 1 == 1);
-                    f(if is_in { place as u32 + 1 } else { 0 });
-                });
-            }
-            Self::All => places.for_each(|place| f(place as u32 + 1)),
-        }
+            Self::Marked { words } => bytes::at(words.as_ref(), place / 8) >> (place % 8) & 1 == 1,
+            Self::All => true,
+        };
+        if is_in { place as u32 + 1 } else { 0 }
     }
 
     /// Whether a location is in.
@@ -124,17 +87,19 @@ fn number(words: &mut [u64], last: &mut u32, place: usize) -> u32 {
         return id;
     }
     *last += 1;
-    *word |= u64::from(*last) << (32 * (place % 2));
+    let id = u64::from(*last);
+    *word |= if place % 2 == 0 { id } else { id << 32 };
     *last
 }
 
 /// The half of a word that a place has.
 #[inline]
 fn half(word: u64, place: usize) -> u32 {
-    // By its bytes: to shift 64 bits by an amount that is not known takes a 32-bit machine long.
-    let bytes = word.to_le_bytes();
-    let (halves, _) = bytes.as_chunks::<4>();
-    u32::from_le_bytes(halves[place % 2])
+    if place % 2 == 0 {
+        word as u32
+    } else {
+        (word >> 32) as u32
+    }
 }
 
 /// How many places there are: one for each location that a table can have.
@@ -187,7 +152,9 @@ mod tests {
             (0, [15, 9, 69, 6, 15]),
         ] {
             let mut used = Used::numbered(&stacks, with_memory(limit));
-            locations.iter().for_each(|&location| used.insert(location));
+            for (&location, id) in locations.iter().zip(expected) {
+                assert_eq!(used.insert(location), id, "{limit}");
+            }
             used.insert(Marker::TooDeep.location());
             let ids: Vec<_> = locations
                 .iter()

@@ -177,9 +177,8 @@ impl<'a> Labels<'a> {
     }
 
     /// Keys and values of a set by their numbers, in no order that means something.
-    pub(crate) fn ids(&self, set: LabelSetId) -> impl Iterator<Item = Pair> + use<> {
-        let Pairs { pairs, len } = self.read(set);
-        pairs.into_iter().take(len)
+    pub(crate) fn ids(&self, set: LabelSetId) -> Pairs {
+        self.read(set)
     }
 
     /// The string with this number.
@@ -305,12 +304,16 @@ pub(crate) type Pair = (TextId, TextId);
 
 /// Labels by their keys' numbers.
 #[derive(Default)]
-struct Pairs {
+pub(crate) struct Pairs {
     pairs: [Pair; MAX_LABELS],
     len: usize,
 }
 
 impl Pairs {
+    pub(crate) fn as_slice(&self) -> &[Pair] {
+        self.pairs.get(..self.len).unwrap_or_default()
+    }
+
     /// Puts a label in, for that with the same key if there's one; `None` if there is no room.
     fn put(&mut self, pair: Pair) -> Option<()> {
         let held = self.pairs.get(..self.len)?;

@@ -129,20 +129,19 @@ impl Scale {
 
     /// The values of a row whose counters, or whose counters' differences, are `counted`.
     pub(crate) fn values(self, counted: &Values) -> SampleValues {
-        let [first, second, ..] = *counted;
+        let [first, mut second, ..] = *counted;
         match self.kind {
-            Kind::Allocs | Kind::Heap => self.heap.map_or([0; 4], |of| of(counted, self.period).0),
-            Kind::Cpu => [
-                signed(first),
-                signed(first.saturating_mul(self.period)),
-                0,
-                0,
-            ],
-            Kind::Block | Kind::Mutex => [signed(first), signed(second), 0, 0],
+            Kind::Allocs | Kind::Heap => {
+                return self.heap.map_or([0; 4], |of| of(counted, self.period).0);
+            }
             // How many more, and how many fewer.
-            Kind::Goroutine | Kind::GoroutineLeak => [signed(first) - signed(second), 0, 0, 0],
-            Kind::ThreadCreate => [signed(first), 0, 0, 0],
+            Kind::Goroutine | Kind::GoroutineLeak => {
+                return [signed(first) - signed(second), 0, 0, 0];
+            }
+            Kind::Cpu => second = first.saturating_mul(self.period),
+            Kind::Block | Kind::Mutex | Kind::ThreadCreate => {}
         }
+        [signed(first), signed(second), 0, 0]
     }
 
     /// The mean size of the objects of a row, for the kinds that have objects.
