@@ -169,16 +169,15 @@ impl Taken {
 
     /// Takes the first run of `len` blocks that is free among the first `count`.
     fn take(&self, len: usize, count: usize) -> Option<Run> {
-        let all = ones(count)?;
-        let bits = ones(len).filter(|_| len <= count)?;
+        let bits = ones(len)?;
+        let firsts = 0..(count + 1).checked_sub(len)? as u32;
         let mut taken = self.0.load(Ordering::Relaxed);
         loop {
-            let run_at = |first: u32| Run {
+            let first = firsts.clone().find(|first| bits << first & taken == 0)?;
+            let run = Run {
                 first,
                 bits: bits << first,
             };
-            let mut runs = (0..=(count - len) as u32).map(run_at);
-            let run = runs.find(|run| run.bits & (taken | !all) == 0)?;
             // Acquire: who had the blocks before is done with them.
             match self.0.compare_exchange(
                 taken,

@@ -39,9 +39,7 @@ pub struct DumpEncoder<'t, T: Target> {
     reasons: Option<Reasons<T::Scratch>>,
     now: Instant,
     cursor: Cursor,
-    /// How many records were found; what follows is about the last of them.
-    found: usize,
-    /// The number of the first goroutine that was not begun.
+    /// The number of the first goroutine that was not begun; what follows is about the one before.
     next: usize,
     goroutine: Option<Goroutine>,
     part: Part,
@@ -83,7 +81,6 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             used,
             now,
             cursor: Cursor::default(),
-            found: 0,
             next: 0,
             goroutine: None,
             part: Part::Creator,
@@ -175,7 +172,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
 
     fn render_header(&self, out: &mut Window<'_>, goroutine: &Goroutine) {
         // An empty line between any two.
-        if self.found > 1 {
+        if self.cursor.index > 0 {
             out.byte(b'\n');
         }
         let wait = self.wait_of(goroutine);
@@ -327,13 +324,7 @@ impl<T: Target> Records for DumpEncoder<'_, T> {
     }
 
     fn find(&mut self) -> bool {
-        // It was found before, and there was no room for any of it.
-        if self.found == self.cursor.index + 1 {
-            return true;
-        }
-        let is_found = self.advance();
-        self.found += usize::from(is_found);
-        is_found
+        self.advance()
     }
 
     fn render(&self, window: &mut Window<'_>) {

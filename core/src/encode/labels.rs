@@ -11,17 +11,26 @@ use crate::profile::labels::{LabelSetId, Labels, TextId};
 #[derive(Debug)]
 pub(crate) struct LabelStrings<'t, S> {
     labels: Option<Labels<'t>>,
-    numbers: Numbers<S>,
+    /// For each place, in the lower half of its word its number or 0, and in the upper half of the word of each number the
+    /// place.
+    words: Option<S>,
+    /// The last number that was given.
+    last: u32,
 }
 
+/// What reads and gives numbers. The view of a table brings it, so that a program without labels is without this code.
 #[derive(Debug)]
-enum Numbers<S> {
-    /// For each place, in the lower half of its word its number or 0, and in the upper half of the word of each number the
-    /// place. And the last number.
-    Given { words: S, last: u32 },
-    /// No memory.
-    All,
+pub(crate) struct Numbering {
+    insert: fn(Labels<'_>, LabelSetId, &mut [u64], &mut u32),
+    visit: fn(Labels<'_>, LabelSetId, Option<&[u64]>, &mut dyn FnMut(u32, u32)),
+    find: fn(Labels<'_>, u32, Option<&[u64]>) -> TextId,
 }
+
+pub(crate) const NUMBERING: Numbering = Numbering {
+    insert,
+    visit,
+    find,
+};
 
 /// Bits of a word for a place, or for a number.
 const HALF: u32 = 32;
@@ -29,66 +38,58 @@ const HALF: u32 = 32;
 impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
     /// None yet. `scratch` answers so many words of zeros.
     pub(crate) fn new(labels: Option<Labels<'t>>, scratch: impl Fn(usize) -> Option<S>) -> Self {
-        let words = labels.and_then(|labels| scratch(labels.text_capacity()));
         Self {
             labels,
-            numbers: words.map_or(Numbers::All, |words| Numbers::Given { words, last: 0 }),
+            words: labels.and_then(|labels| scratch(labels.text_capacity())),
+            last: 0,
         }
     }
 
     /// Puts the strings of a set in.
     pub(crate) fn insert(&mut self, set: LabelSetId) {
-        if set != LabelSetId::EMPTY
-            && let Some(labels) = self.labels
-        {
-            for &(key, value) in labels.ids(set).as_slice() {
-                self.insert_text(key);
-                self.insert_text(value);
-            }
+        if let (Some(labels), Some(words)) = (self.of(set), &mut self.words) {
+            (labels.numbering().insert)(labels, set, words.as_mut(), &mut self.last);
         }
     }
 
     /// Shows the keys and values of a set that is in, by their numbers; 0 for a string that is empty.
-    pub(crate) fn for_each_pair(&self, set: LabelSetId, mut visit: impl FnMut(u64, u64)) {
-        if set != LabelSetId::EMPTY
-            && let Some(labels) = self.labels
-        {
-            for &(key, value) in labels.ids(set).as_slice() {
-                visit(self.number(key), self.number(value));
-            }
+    pub(crate) fn for_each_pair(&self, set: LabelSetId, visit: &mut dyn FnMut(u32, u32)) {
+        if let Some(labels) = self.of(set) {
+            (labels.numbering().visit)(labels, set, self.words(), visit);
         }
     }
 
     /// The highest number.
-    pub(crate) fn count(&self) -> u64 {
-        match (&self.numbers, &self.labels) {
-            (Numbers::Given { last, .. }, _) => u64::from(*last),
-            (Numbers::All, labels) => labels.map_or(0, |labels| labels.text_capacity() as u64),
+    pub(crate) fn count(&self) -> u32 {
+        match (&self.words, &self.labels) {
+            (None, Some(labels)) => labels.text_capacity() as u32,
+            _ => self.last,
         }
     }
 
     /// The string with this number. Without memory it may be new since the last call.
-    pub(crate) fn text(&self, number: u64) -> TextId {
-        match &self.numbers {
-            Numbers::Given { words, .. } => {
-                let place = |number: u64| usize::try_from(number).ok()?.checked_sub(1);
-                let word = place(number).and_then(|place| words.as_ref().get(place));
-                TextId::new(word.map_or(0, |word| (word >> HALF) as u32))
-            }
-            Numbers::All => {
-                let text = TextId::new(number as u32);
-                let is_label = self.labels.is_some_and(|labels| labels.has(text));
-                if is_label { text } else { TextId::EMPTY }
-            }
-        }
+    pub(crate) fn text(&self, number: u32) -> TextId {
+        self.labels.map_or(TextId::EMPTY, |labels| {
+            (labels.numbering().find)(labels, number, self.words())
+        })
     }
 
-    fn insert_text(&mut self, text: TextId) {
-        if text == TextId::EMPTY || self.number(text) != 0 {
-            return;
-        }
-        if let Numbers::Given { words, last } = &mut self.numbers {
-            let words = words.as_mut();
+    /// The table, for a set with labels.
+    fn of(&self, set: LabelSetId) -> Option<Labels<'t>> {
+        self.labels.filter(|_| set != LabelSetId::EMPTY)
+    }
+
+    fn words(&self) -> Option<&[u64]> {
+        self.words.as_ref().map(AsRef::as_ref)
+    }
+}
+
+fn insert(labels: Labels<'_>, set: LabelSetId, words: &mut [u64], last: &mut u32) {
+    for &(key, value) in labels.ids(set).as_slice() {
+        for text in [key, value] {
+            if text == TextId::EMPTY || number(text, Some(words)) != 0 {
+                continue;
+            }
             if let Some(place) = words.get_mut(*last as usize) {
                 *place |= u64::from(text.number()) << HALF;
                 *last += 1;
@@ -98,17 +99,40 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
             }
         }
     }
+}
 
-    fn number(&self, text: TextId) -> u64 {
-        match &self.numbers {
-            Numbers::Given { words, .. } => {
-                let place = (text.number() as usize).checked_sub(1);
-                let word = place.and_then(|place| words.as_ref().get(place));
-                word.map_or(0, |word| word & u64::from(u32::MAX))
-            }
-            Numbers::All => u64::from(text.number()),
-        }
+fn visit(
+    labels: Labels<'_>,
+    set: LabelSetId,
+    words: Option<&[u64]>,
+    visit: &mut dyn FnMut(u32, u32),
+) {
+    for &(key, value) in labels.ids(set).as_slice() {
+        visit(number(key, words), number(value, words));
     }
+}
+
+fn find(labels: Labels<'_>, number: u32, words: Option<&[u64]>) -> TextId {
+    let text = TextId::new(number);
+    match words {
+        Some(words) => {
+            let word = (number as usize)
+                .checked_sub(1)
+                .and_then(|place| words.get(place));
+            TextId::new(word.map_or(0, |word| (word >> HALF) as u32))
+        }
+        None if labels.has(text) => text,
+        None => TextId::EMPTY,
+    }
+}
+
+fn number(text: TextId, words: Option<&[u64]>) -> u32 {
+    let Some(words) = words else {
+        return text.number();
+    };
+    let place = (text.number() as usize).checked_sub(1);
+    let word = place.and_then(|place| words.get(place));
+    word.map_or(0, |&word| word as u32)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -137,7 +161,7 @@ mod tests {
             strings.insert(LabelSetId::EMPTY);
             for set in [a, b] {
                 let mut texts = Vec::new();
-                strings.for_each_pair(set, |key, value| {
+                strings.for_each_pair(set, &mut |key, value| {
                     let text = |number| labels.text(strings.text(number)).to_string();
                     texts.push((text(key), text(value)));
                 });
@@ -162,7 +186,7 @@ mod tests {
             }
         }
         let no_labels = LabelStrings::<Vec<u64>>::new(None, |_| None);
-        no_labels.for_each_pair(other, |_, _| panic!("there are none"));
+        no_labels.for_each_pair(other, &mut |_, _| panic!("there are none"));
         assert_eq!(no_labels.count(), 0);
     }
 }

@@ -11,8 +11,8 @@ pub(crate) struct Losses {
     kind: Kind,
     /// Samples that were counted under [`Marker::Lost`](crate::stack::Marker::Lost).
     samples: u64,
-    /// A bit for each of [`PARAMETERS`].
-    short: u8,
+    /// A bit for each line that there is: that of the samples, then those of [`PARAMETERS`].
+    lines: u8,
 }
 
 /// The tables' sizes, as who declares the tables knows them.
@@ -26,8 +26,8 @@ const PARAMETERS: [&str; 7] = [
     "stacks are cut off where they are deeper than the sampler's buffer: raise its DEPTH",
 ];
 
-/// The bits of the tables that samples are lost for.
-const FULL_TABLES: u8 = 0b1111;
+/// The lines of the tables that samples are lost for.
+const FULL_TABLES: u8 = 0b1_1110;
 
 impl Losses {
     /// None.
@@ -35,7 +35,7 @@ impl Losses {
         Self {
             kind,
             samples: 0,
-            short: 0,
+            lines: 0,
         }
     }
 
@@ -50,20 +50,18 @@ impl Losses {
         let untracked = profiles.heap.map_or(0, |heap| heap.untracked());
         let unseen = profiles.tasks.map_or(0, |tasks| tasks.lost());
         let any = samples != 0;
-        let short = [
-            any && has_lost_stacks && locations != 0,
-            any && has_lost_stacks && calls != 0,
-            any && is_full && !is_heap,
-            any && is_full && is_heap,
-            is_heap && untracked != 0,
-            is_tasks && unseen != 0,
-            is_cut,
-        ];
-        let add = |bits: u8, is_short| bits >> 1 | u8::from(is_short) << (PARAMETERS.len() - 1);
+        let mut lines = u8::from(any);
+        lines |= u8::from(any && has_lost_stacks && locations != 0) << 1;
+        lines |= u8::from(any && has_lost_stacks && calls != 0) << 2;
+        lines |= u8::from(any && is_full && !is_heap) << 3;
+        lines |= u8::from(any && is_full && is_heap) << 4;
+        lines |= u8::from(is_heap && untracked != 0) << 5;
+        lines |= u8::from(is_tasks && unseen != 0) << 6;
+        lines |= u8::from(is_cut) << 7;
         Self {
             kind,
             samples,
-            short: short.into_iter().fold(0, add),
+            lines,
         }
     }
 
@@ -73,49 +71,24 @@ impl Losses {
 
     /// How many lines there are.
     pub(crate) const fn count(&self) -> usize {
-        (self.samples != 0) as usize + self.short.count_ones() as usize
+        self.lines.count_ones() as usize
     }
 
-    /// The line with this number.
-    pub(crate) fn line(&self, number: usize) -> Option<Line<'_>> {
-        let sum = (self.samples != 0).then_some(Line::Samples(self));
-        let is_short = |i: &usize| self.short >> i & 1 == 1;
-        let short = (0..PARAMETERS.len()).filter(is_short).map(Line::Short);
-        sum.into_iter().chain(short).nth(number)
-    }
-
-    /// All lines.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        (0..self.count()).filter_map(|number| self.line(number))
-    }
-}
-
-/// A sentence about a loss.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Line<'a> {
-    /// How many samples are without their stacks.
-    Samples(&'a Losses),
-    /// One of [`PARAMETERS`].
-    Short(usize),
-}
-
-impl Line<'_> {
-    pub(crate) fn render(&self, sink: &mut Window<'_>) {
+    /// The line with this number, a sentence about a loss.
+    pub(crate) fn render_line(&self, number: usize, sink: &mut Window<'_>) {
+        let lines = (0..number).fold(self.lines, |lines, _| lines & lines.wrapping_sub(1));
         sink.text("picoprof: ");
-        match self {
-            Self::Samples(losses) => {
-                sink.decimal(losses.samples);
-                sink.text(" of ");
-                sink.text(losses.kind.name());
-                sink.text("'s samples were lost");
-                // Else who counted them knows why.
-                if losses.short & FULL_TABLES != 0 {
-                    sink.text(", as a table was full");
-                }
-            }
-            Self::Short(number) => {
-                sink.text(PARAMETERS.get(*number).unwrap_or(&""));
-            }
+        if let Some(parameter) = (lines.trailing_zeros() as usize).checked_sub(1) {
+            sink.text(PARAMETERS.get(parameter).unwrap_or(&""));
+            return;
+        }
+        sink.decimal(self.samples);
+        sink.text(" of ");
+        sink.text(self.kind.name());
+        sink.text("'s samples were lost");
+        // Else who counted them knows why.
+        if lines & FULL_TABLES != 0 {
+            sink.text(", as a table was full");
         }
     }
 }

@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-pub(crate) mod bytes;
 pub(crate) mod census;
 pub mod dump;
 pub(crate) mod goroutines;
+pub(crate) mod halves;
 pub(crate) mod labels;
 pub(crate) mod losses;
 pub(crate) mod pairs;

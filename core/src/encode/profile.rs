@@ -8,12 +8,10 @@ use super::losses::Losses;
 use super::records::{self, Cursor, Records};
 use super::source::{Record, Source};
 use super::used::{self, Used};
-use super::wire::{
-    Message, Window, bytes, int, length_prefix, message, string, varint, varint_len,
-};
+use super::wire::{Message, Window, bytes, int, integers, length_prefix, message, string, varint};
 use crate::profile::labels::{LabelSetId, Text, TextId};
 use crate::profile::{Kind, SampleValues, ValueType};
-use crate::stack::{Frame, Frames, Marker, StackId};
+use crate::stack::{Frame, Frames, LocationId, Marker, StackId};
 use crate::target::{self, Symbols, Target};
 
 /// The field numbers of profile.proto.
@@ -32,38 +30,22 @@ mod tag {
     pub(super) const PROFILE_COMMENT: u32 = 13; // repeated int64, strings
     pub(super) const PROFILE_DEFAULT_SAMPLE_TYPE: u32 = 14; // int64, a string
 
-    pub(super) const VALUE_TYPE_TYPE: u32 = 1; // int64, a string
-    pub(super) const VALUE_TYPE_UNIT: u32 = 2; // int64, a string
-
     pub(super) const SAMPLE_LOCATION_ID: u32 = 1; // repeated uint64, leaf first
     pub(super) const SAMPLE_VALUE: u32 = 2; // repeated int64
     pub(super) const SAMPLE_LABEL: u32 = 3; // repeated Label
 
-    pub(super) const LABEL_KEY: u32 = 1; // int64, a string
-    pub(super) const LABEL_STR: u32 = 2; // int64, a string
-    pub(super) const LABEL_NUM: u32 = 3; // int64
-
-    pub(super) const MAPPING_ID: u32 = 1; // uint64
-    pub(super) const MAPPING_MEMORY_START: u32 = 2; // uint64
-    pub(super) const MAPPING_MEMORY_LIMIT: u32 = 3; // uint64
-    pub(super) const MAPPING_FILE_OFFSET: u32 = 4; // uint64
-    pub(super) const MAPPING_FILENAME: u32 = 5; // int64, a string
-    pub(super) const MAPPING_BUILD_ID: u32 = 6; // int64, a string
-    pub(super) const MAPPING_HAS: [u32; 4] = [7, 8, 9, 10]; // functions, filenames, line_numbers, inline_frames
+    // Of the other messages all fields that are set are integers, from 1 up:
+    // ValueType: type, unit (strings).
+    // Label: key, str (strings), num.
+    // Mapping: id, memory_start, memory_limit, file_offset, filename, build_id (strings), has_functions,
+    //     has_filenames, has_line_numbers, has_inline_frames.
+    // Line: function_id, line.
+    // Function: id, name, system_name, filename (strings), start_line.
 
     pub(super) const LOCATION_ID: u32 = 1; // uint64
     pub(super) const LOCATION_MAPPING_ID: u32 = 2; // uint64
     pub(super) const LOCATION_ADDRESS: u32 = 3; // uint64
     pub(super) const LOCATION_LINE: u32 = 4; // repeated Line, innermost first
-
-    pub(super) const LINE_FUNCTION_ID: u32 = 1; // uint64
-    pub(super) const LINE_LINE: u32 = 2; // int64
-
-    pub(super) const FUNCTION_ID: u32 = 1; // uint64
-    pub(super) const FUNCTION_NAME: u32 = 2; // int64, a string
-    pub(super) const FUNCTION_SYSTEM_NAME: u32 = 3; // int64, a string
-    pub(super) const FUNCTION_FILENAME: u32 = 4; // int64, a string
-    pub(super) const FUNCTION_START_LINE: u32 = 5; // int64
 }
 
 /// Bytes of ids that are kept: those of 32 frames, or of 64 that are among the most used.
@@ -82,6 +64,8 @@ pub struct ProfileEncoder<'t, T: Target> {
     sample: Sample<'t>,
     /// The ids of its locations as they are sent, if there's room for all of them: so most stacks are walked once.
     ids: [u8; IDS],
+    /// How many samples have no stack, so far.
+    lost: u64,
     /// Whether a sample so far has a stack that is cut off.
     is_cut: bool,
     /// Known when the samples are out.
@@ -90,6 +74,8 @@ pub struct ProfileEncoder<'t, T: Target> {
     label_strings: LabelStrings<'t, T::Scratch>,
     /// The record, where it is a string of a label.
     label_string: TextId,
+    /// The record, where it is a location.
+    location: LocationId,
     /// From the end of the samples on.
     symbols: Option<T::Symbols>,
 }
@@ -133,12 +119,14 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             section: Section::Header,
             cursor: Cursor::default(),
             sample: Sample::EMPTY,
+            lost: 0,
             is_cut: false,
             losses: Losses::none(source.kind),
             ids: [0; IDS],
             used: Used::numbered(&source.stacks, |words| source.target.scratch(words)),
             label_strings: LabelStrings::new(source.labels, |words| source.target.scratch(words)),
             label_string: TextId::EMPTY,
+            location: LocationId::new(0),
             symbols: None,
             source,
         }
@@ -161,8 +149,11 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
                     Some(_) => self.ids_len(&frames),
                 };
                 self.is_cut |= outermost == Some(Marker::TooDeep.location());
+                if record.stack == StackId::LOST {
+                    self.lost += record.counted[0];
+                }
                 self.label_strings.insert(record.labels);
-                self.sample = Sample::new(&self.source, frames, locations_len, record);
+                (self.sample).load(&self.source, frames, locations_len, &record);
                 return true;
             }
             self.cursor.index += 1;
@@ -186,8 +177,13 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
 
     fn find_location(&mut self) -> bool {
         while self.cursor.index < used::places(&self.source.stacks) {
-            if self.location().is_some() {
-                return true;
+            let location = used::location_at(self.cursor.index);
+            if let Some(location) = location.filter(|&location| self.used.contains(location)) {
+                self.location = location;
+                // A slot that no pc is in is used only where there was no memory for the set of used ones.
+                if self.source.stacks.location(location) != Frame::Pc(0) {
+                    return true;
+                }
             }
             self.cursor.index += 1;
         }
@@ -205,7 +201,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     }
 
     fn find_label_string(&mut self) -> bool {
-        let number = self.cursor.index as u64 + 1;
+        let number = self.cursor.index as u32 + 1;
         self.label_string = self.label_strings.text(number);
         number <= self.label_strings.count()
     }
@@ -214,42 +210,14 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
         self.symbols.as_ref()?.mapping(self.cursor.index)
     }
 
-    fn location(&self) -> Option<Location<'_, T::Symbols>> {
-        let location = used::location_at(self.cursor.index)?;
-        let id = Some(u64::from(self.used.id(location))).filter(|&id| id != 0)?;
-        let (address, lines) = match self.source.stacks.location(location) {
-            Frame::Marker(marker) => {
-                let function_id = self.markers_used(marker as usize) + 1;
-                (0, Lines::Marker { function_id })
-            }
-            // A slot that no pc is in: it is here only where there was no memory for the set of used ones.
-            Frame::Pc(0) => return None,
-            Frame::Pc(pc) => {
-                let lines = self.symbols.as_ref()?.lines(location);
-                let first_function_id = self.markers_used(Marker::ALL.len()) + 1;
-                let code = Lines::Code {
-                    lines,
-                    first_function_id,
-                };
-                (pc, code)
-            }
-        };
-        Some(Location {
-            id,
-            address,
-            lines,
-            symbols: self.symbols.as_ref()?,
-        })
-    }
-
     /// How many of the first `count` markers the profile uses.
     ///
     /// Functions are numbered without gaps: readers that add their own number them from the count of those
     /// that are there (google/pprof's local symbolizer), and would take an id twice.
-    fn markers_used(&self, count: usize) -> u64 {
+    fn markers_used(&self, count: usize) -> u32 {
         (0..count)
             .filter(|&marker| self.uses_marker(marker))
-            .count() as u64
+            .count() as u32
     }
 
     fn uses_marker(&self, number: usize) -> bool {
@@ -263,13 +231,19 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     }
 
     /// The number of the first comment's string.
-    fn first_comment_string(&self) -> u64 {
-        OwnStrings::count(self.source.kind) as u64 + self.label_strings.count()
+    fn first_comment_string(&self) -> u32 {
+        self.strings().count() + self.label_strings.count()
     }
 
     /// The number of the symbols' first string.
-    fn first_symbol_string(&self) -> u64 {
-        self.first_comment_string() + self.losses.count() as u64
+    fn first_symbol_string(&self) -> u32 {
+        self.first_comment_string() + self.losses.count() as u32
+    }
+
+    fn strings(&self) -> OwnStrings {
+        OwnStrings {
+            types: self.source.kind.types(),
+        }
     }
 
     fn symbol_string(&self) -> Option<&str> {
@@ -279,125 +253,128 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     }
 
     fn render_header(&self, sink: &mut Window<'_>) {
-        let kind = self.source.kind;
-        for number in 0..kind.sample_types().len() {
-            let value_type = StringPair(OwnStrings::sample_type(number));
-            message(sink, tag::PROFILE_SAMPLE_TYPE, &value_type);
+        let strings = self.strings();
+        for number in 0..strings.types.len() as u32 {
+            let is_period = number + 1 == strings.types.len() as u32;
+            let field = if is_period {
+                tag::PROFILE_PERIOD_TYPE
+            } else {
+                tag::PROFILE_SAMPLE_TYPE
+            };
+            let name = OwnStrings::type_name(number);
+            integers(sink, field, &[name.into(), (name + 1).into()]);
         }
-        let period_type = StringPair(OwnStrings::period_type(kind));
-        message(sink, tag::PROFILE_PERIOD_TYPE, &period_type);
-        for (field, value) in [
-            (tag::PROFILE_PERIOD, self.source.scale.period()),
-            (tag::PROFILE_TIME_NANOS, self.source.time_nanos),
-            (tag::PROFILE_DURATION_NANOS, self.source.duration_nanos),
-        ] {
-            // They are signed in profile.proto.
-            int(sink, field, value.min(i64::MAX as u64));
-        }
-        if let Some(number) =
-            (kind.sample_types().iter()).position(|t| Some(t.name) == kind.default_sample_type())
-        {
-            let (name, _) = OwnStrings::sample_type(number);
-            int(sink, tag::PROFILE_DEFAULT_SAMPLE_TYPE, name);
+        // They are signed in profile.proto.
+        let mut signed = |field, value: u64| int(sink, field, value.min(i64::MAX as u64));
+        signed(tag::PROFILE_PERIOD, self.source.scale.period());
+        signed(tag::PROFILE_TIME_NANOS, self.source.time_nanos);
+        signed(tag::PROFILE_DURATION_NANOS, self.source.duration_nanos);
+        if self.source.kind == Kind::Allocs {
+            let name = OwnStrings::type_name(Kind::ALLOC_SPACE as u32);
+            int(sink, tag::PROFILE_DEFAULT_SAMPLE_TYPE, name.into());
         }
         if !self.source.drop_frames.is_empty() {
-            int(
-                sink,
-                tag::PROFILE_DROP_FRAMES,
-                OwnStrings::drop_frames(kind),
-            );
+            int(sink, tag::PROFILE_DROP_FRAMES, strings.drop_frames().into());
         }
         if !self.source.note.is_empty() {
-            int(sink, tag::PROFILE_COMMENT, OwnStrings::note(kind));
+            int(sink, tag::PROFILE_COMMENT, strings.note().into());
         }
     }
 
     fn render_sample(&self, sink: &mut Window<'_>) {
         let sample = &self.sample;
-        let values_len = sample.values().map(varint_len).sum();
-        let mut labels = Window::counting();
-        self.render_labels(&mut labels);
-        let packed = |len: usize| 1 + varint_len(len as u64) + len;
-        let len = packed(sample.locations_len) + packed(values_len) + labels.count();
+        let mut others = Window::counting();
+        length_prefix(&mut others, tag::SAMPLE_LOCATION_ID, sample.locations_len);
+        length_prefix(&mut others, tag::SAMPLE_VALUE, sample.values_len);
+        self.render_labels(&mut others);
+        let len = sample.locations_len + sample.values_len + others.count();
         length_prefix(sink, tag::PROFILE_SAMPLE, len);
         length_prefix(sink, tag::SAMPLE_LOCATION_ID, sample.locations_len);
         match self.ids.get(..sample.locations_len) {
             Some(ids) => sink.bytes(ids),
             None => self.render_ids(sink, &sample.frames),
         }
-        length_prefix(sink, tag::SAMPLE_VALUE, values_len);
-        for value in sample.values() {
-            varint(sink, value);
-        }
+        length_prefix(sink, tag::SAMPLE_VALUE, sample.values_len);
+        sample.render_values(sink);
         self.render_labels(sink);
     }
 
     fn render_labels(&self, sink: &mut Window<'_>) {
-        let first = OwnStrings::count(self.source.kind) as u64;
-        let string = |number: u64| match number.checked_sub(1) {
+        let first = self.strings().count();
+        let string = |number: u32| match number.checked_sub(1) {
             Some(index) => first + index,
             None => OwnStrings::LABEL_EMPTY,
         };
-        (self.label_strings).for_each_pair(self.sample.labels, |key, value| {
-            let label = TextLabel {
-                key: string(key),
-                text: string(value),
-            };
-            message(sink, tag::SAMPLE_LABEL, &label);
+        (self.label_strings).for_each_pair(self.sample.labels, &mut |key, value| {
+            let label = [string(key).into(), string(value).into()];
+            integers(sink, tag::SAMPLE_LABEL, &label);
         });
         if let Some(size) = self.sample.object_size {
-            message(sink, tag::SAMPLE_LABEL, &BytesLabel { size });
+            // As in Go the number has no unit.
+            let label = [OwnStrings::LABEL_BYTES.into(), 0, size];
+            integers(sink, tag::SAMPLE_LABEL, &label);
         }
+    }
+
+    fn render_mapping(&self, sink: &mut Window<'_>, mapping: &target::Mapping) {
+        let strings = self.first_symbol_string();
+        let has = u64::from(mapping.is_symbolized);
+        let values = [
+            self.cursor.index as u64 + 1,
+            mapping.start,
+            mapping.limit,
+            mapping.offset,
+            (strings + mapping.filename).into(),
+            (strings + mapping.build_id).into(),
+            has,
+            has,
+            has,
+            has,
+        ];
+        integers(sink, tag::PROFILE_MAPPING, &values);
+    }
+
+    fn render_function(&self, sink: &mut Window<'_>) {
+        let id = self.markers_used(self.cursor.index) + 1;
+        let values = match (Marker::ALL.get(self.cursor.index), self.symbol_function()) {
+            (Some(&marker), _) => {
+                let name = self.strings().marker(marker);
+                [id, name, name, 0, 0]
+            }
+            (None, Some(function)) => {
+                let index = self.cursor.index - Marker::ALL.len();
+                let strings = self.first_symbol_string();
+                [
+                    id + index as u32,
+                    strings + function.name,
+                    strings + function.system_name,
+                    strings + function.filename,
+                    function.start_line,
+                ]
+            }
+            (None, None) => return,
+        };
+        integers(sink, tag::PROFILE_FUNCTION, &values.map(u64::from));
     }
 
     fn render_own_string(&self, sink: &mut Window<'_>) {
-        let kind = self.source.kind;
-        let index = self.cursor.index as u64;
-        if index == OwnStrings::note(kind) {
-            string(sink, tag::PROFILE_STRING_TABLE, self.source.note);
-        } else if index == OwnStrings::drop_frames(kind) {
-            string(sink, tag::PROFILE_STRING_TABLE, self.source.drop_frames);
+        let strings = self.strings();
+        let index = self.cursor.index as u32;
+        let text = if index == strings.note() {
+            self.source.note
+        } else if index == strings.drop_frames() {
+            self.source.drop_frames
         } else {
-            string(
-                sink,
-                tag::PROFILE_STRING_TABLE,
-                OwnStrings::fixed(kind, index),
-            );
-        }
+            strings.fixed(index)
+        };
+        string(sink, tag::PROFILE_STRING_TABLE, text);
     }
 
     fn render_comment_string(&self, sink: &mut Window<'_>) {
-        if let Some(line) = self.losses.line(self.cursor.index) {
-            let mut counting = Window::counting();
-            line.render(&mut counting);
-            length_prefix(sink, tag::PROFILE_STRING_TABLE, counting.count());
-            line.render(sink);
-        }
-    }
-
-    fn function(&self) -> Function {
-        let kind = self.source.kind;
-        if let Some(&marker) = Marker::ALL.get(self.cursor.index) {
-            let name = OwnStrings::marker(kind, marker);
-            return Function {
-                id: self.markers_used(self.cursor.index) + 1,
-                name,
-                system_name: name,
-                filename: 0,
-                start_line: 0,
-            };
-        }
-        let base = self.first_symbol_string();
-        let index = self.cursor.index - Marker::ALL.len();
-        let id = self.markers_used(Marker::ALL.len()) + index as u64 + 1;
-        self.symbol_function()
-            .map_or(Function::default(), |f| Function {
-                id,
-                name: base + u64::from(f.name),
-                system_name: base + u64::from(f.system_name),
-                filename: base + u64::from(f.filename),
-                start_line: u64::from(f.start_line),
-            })
+        let mut counting = Window::counting();
+        self.losses.render_line(self.cursor.index, &mut counting);
+        length_prefix(sink, tag::PROFILE_STRING_TABLE, counting.count());
+        self.losses.render_line(self.cursor.index, sink);
     }
 }
 
@@ -417,7 +394,7 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 Section::Comments | Section::CommentStrings => {
                     self.cursor.index < self.losses.count()
                 }
-                Section::OwnStrings => self.cursor.index < OwnStrings::count(self.source.kind),
+                Section::OwnStrings => self.cursor.index < self.strings().count() as usize,
                 Section::LabelStrings => self.find_label_string(),
                 Section::Strings => self.symbol_string().is_some(),
                 Section::Done => false,
@@ -426,7 +403,7 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
                 return true;
             }
             if self.section == Section::Samples {
-                self.losses = self.source.losses(self.is_cut);
+                self.losses = self.source.losses(self.lost, self.is_cut);
                 #[cfg(feature = "defmt")]
                 if self.losses.samples() != 0 {
                     defmt::warn!(
@@ -449,23 +426,14 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
             Section::Samples => self.render_sample(sink),
             Section::Mappings => {
                 if let Some(mapping) = self.mapping() {
-                    let mapping = Mapping {
-                        id: self.cursor.index as u64 + 1,
-                        mapping,
-                        strings: self.first_symbol_string(),
-                    };
-                    message(sink, tag::PROFILE_MAPPING, &mapping);
+                    self.render_mapping(sink, &mapping);
                 }
             }
-            Section::Locations => {
-                if let Some(location) = self.location() {
-                    message(sink, tag::PROFILE_LOCATION, &location);
-                }
-            }
-            Section::Functions => message(sink, tag::PROFILE_FUNCTION, &self.function()),
+            Section::Locations => message(sink, tag::PROFILE_LOCATION, &LocationOf(self)),
+            Section::Functions => self.render_function(sink),
             Section::Comments => {
-                let string = self.first_comment_string() + self.cursor.index as u64;
-                int(sink, tag::PROFILE_COMMENT, string);
+                let string = self.first_comment_string() + self.cursor.index as u32;
+                int(sink, tag::PROFILE_COMMENT, string.into());
             }
             Section::OwnStrings => self.render_own_string(sink),
             Section::LabelStrings => {
@@ -494,54 +462,54 @@ impl<T: Target> Body for ProfileEncoder<'_, T> {
 
 /// The strings that every profile of a kind has, before those of its symbols: "", the names and units of the
 /// types, the markers' names, the target's note and frames to drop.
-struct OwnStrings;
+struct OwnStrings {
+    types: &'static [ValueType],
+}
 
 impl OwnStrings {
-    const LABEL_BYTES: u64 = 1;
+    const LABEL_BYTES: u32 = 1;
     /// A label's text that is empty: to readers a text of number 0 is no text at all.
-    const LABEL_EMPTY: u64 = 2;
-    const TYPES: usize = 3;
+    const LABEL_EMPTY: u32 = 2;
+    const TYPES: u32 = 3;
 
-    fn count(kind: Kind) -> usize {
-        Self::drop_frames(kind) as usize + 1
+    /// The name of a type; its unit comes next.
+    const fn type_name(number: u32) -> u32 {
+        Self::TYPES + 2 * number
     }
 
-    fn sample_type(number: usize) -> (u64, u64) {
-        let name = (Self::TYPES + 2 * number) as u64;
-        (name, name + 1)
+    const fn first_marker(&self) -> u32 {
+        Self::type_name(self.types.len() as u32)
     }
 
-    fn period_type(kind: Kind) -> (u64, u64) {
-        Self::sample_type(kind.sample_types().len())
+    const fn marker(&self, marker: Marker) -> u32 {
+        self.first_marker() + marker as u32
     }
 
-    fn marker(kind: Kind, marker: Marker) -> u64 {
-        Self::period_type(kind).1 + 1 + marker as u64
+    const fn note(&self) -> u32 {
+        self.first_marker() + Marker::ALL.len() as u32
     }
 
-    fn note(kind: Kind) -> u64 {
-        Self::period_type(kind).1 + 1 + Marker::ALL.len() as u64
+    const fn drop_frames(&self) -> u32 {
+        self.note() + 1
     }
 
-    fn drop_frames(kind: Kind) -> u64 {
-        Self::note(kind) + 1
+    const fn count(&self) -> u32 {
+        self.drop_frames() + 1
     }
 
     /// The text of those that never change.
-    fn fixed(kind: Kind, index: u64) -> &'static str {
+    fn fixed(&self, index: u32) -> &'static str {
         if index == Self::LABEL_BYTES {
             return "bytes";
         }
-        let Some(index) = (index as usize).checked_sub(Self::TYPES) else {
+        let Some(index) = index.checked_sub(Self::TYPES) else {
             return "";
         };
-        let types = kind.sample_types();
-        let of_type = |t: ValueType| if index % 2 == 0 { t.name } else { t.unit };
-        match types.get(index / 2) {
-            Some(&value_type) => of_type(value_type),
-            None if index / 2 == types.len() => of_type(kind.period_type()),
+        match self.types.get(index as usize / 2) {
+            Some(value_type) if index % 2 == 0 => value_type.name,
+            Some(value_type) => value_type.unit,
             None => {
-                let marker = Marker::ALL.get(index - 2 * types.len() - 2);
+                let marker = Marker::ALL.get(index as usize - 2 * self.types.len());
                 marker.map_or("", |marker| marker.name())
             }
         }
@@ -557,6 +525,7 @@ struct Sample<'t> {
     labels: LabelSetId,
     object_size: Option<u64>,
     locations_len: usize,
+    values_len: usize,
 }
 
 impl<'t> Sample<'t> {
@@ -567,174 +536,72 @@ impl<'t> Sample<'t> {
         labels: LabelSetId::EMPTY,
         object_size: None,
         locations_len: 0,
+        values_len: 0,
     };
 
-    fn new<T: Target>(
+    /// Where it is: what is copied of it is large on some machines.
+    fn load<T: Target>(
+        &mut self,
         source: &Source<'t, T>,
         frames: Frames<'t>,
         locations_len: usize,
-        record: Record,
-    ) -> Self {
-        let object_size = source.scale.object_size(&record.counted);
-        Self {
-            locations_len,
-            frames,
-            values: source.values(&record.counted),
-            width: source.kind.sample_types().len(),
-            labels: record.labels,
+        record: &Record,
+    ) {
+        self.frames = frames;
+        self.values = source.values(&record.counted);
+        self.width = source.kind.sample_types().len();
+        self.labels = record.labels;
+        self.object_size = source.scale.object_size(&record.counted);
+        if record.stack == StackId::LOST {
             // The lost samples have no one size.
-            object_size: object_size.filter(|_| record.stack != StackId::LOST),
+            self.object_size = None;
         }
+        self.locations_len = locations_len;
+        let mut counting = Window::counting();
+        self.render_values(&mut counting);
+        self.values_len = counting.count();
     }
 
-    fn values(&self) -> impl Iterator<Item = u64> {
-        self.values
-            .iter()
-            .take(self.width)
-            .map(|&value| value as u64)
-    }
-}
-
-/// A label of the program's.
-struct TextLabel {
-    key: u64,
-    text: u64,
-}
-
-impl Message for TextLabel {
-    fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::LABEL_KEY, self.key);
-        int(sink, tag::LABEL_STR, self.text);
-    }
-}
-
-/// The numeric label `bytes`: the size of the objects that a heap sample counts. As in Go it has no unit.
-struct BytesLabel {
-    size: u64,
-}
-
-impl Message for BytesLabel {
-    fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::LABEL_KEY, OwnStrings::LABEL_BYTES);
-        int(sink, tag::LABEL_NUM, self.size);
-    }
-}
-
-/// A `ValueType`.
-struct StringPair((u64, u64));
-
-impl Message for StringPair {
-    fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::VALUE_TYPE_TYPE, self.0.0);
-        int(sink, tag::VALUE_TYPE_UNIT, self.0.1);
-    }
-}
-
-struct Mapping {
-    id: u64,
-    mapping: target::Mapping,
-    /// The number of the symbols' first string.
-    strings: u64,
-}
-
-impl Message for Mapping {
-    fn render(&self, sink: &mut Window<'_>) {
-        let mapping = &self.mapping;
-        int(sink, tag::MAPPING_ID, self.id);
-        int(sink, tag::MAPPING_MEMORY_START, mapping.start);
-        int(sink, tag::MAPPING_MEMORY_LIMIT, mapping.limit);
-        int(sink, tag::MAPPING_FILE_OFFSET, mapping.offset);
-        int(
-            sink,
-            tag::MAPPING_FILENAME,
-            self.strings + u64::from(mapping.filename),
-        );
-        int(
-            sink,
-            tag::MAPPING_BUILD_ID,
-            self.strings + u64::from(mapping.build_id),
-        );
-        for field in tag::MAPPING_HAS {
-            int(sink, field, u64::from(mapping.is_symbolized));
+    fn render_values(&self, sink: &mut Window<'_>) {
+        for &value in self.values.iter().take(self.width) {
+            varint(sink, value as u64);
         }
     }
 }
 
-struct Location<'a, S> {
-    id: u64,
-    address: usize,
-    lines: Lines<'a>,
-    symbols: &'a S,
-}
+/// The location that was found.
+struct LocationOf<'a, 't, T: Target>(&'a ProfileEncoder<'t, T>);
 
-enum Lines<'a> {
-    Marker {
-        function_id: u64,
-    },
-    Code {
-        lines: &'a [target::Line],
-        first_function_id: u64,
-    },
-}
-
-impl<S: Symbols> Message for Location<'_, S> {
+impl<T: Target> Message for LocationOf<'_, '_, T> {
     fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::LOCATION_ID, self.id);
-        match &self.lines {
-            Lines::Marker { function_id } => {
-                let line = Line {
-                    function_id: *function_id,
-                    line: 0,
-                };
-                message(sink, tag::LOCATION_LINE, &line);
+        let Self(encoder) = self;
+        let line = |sink: &mut Window<'_>, function_id: u32, line: u32| {
+            integers(sink, tag::LOCATION_LINE, &[function_id.into(), line.into()]);
+        };
+        int(
+            sink,
+            tag::LOCATION_ID,
+            encoder.used.id(encoder.location).into(),
+        );
+        match (
+            encoder.source.stacks.location(encoder.location),
+            &encoder.symbols,
+        ) {
+            (Frame::Marker(marker), _) => {
+                line(sink, encoder.markers_used(marker as usize) + 1, 0);
             }
-            Lines::Code {
-                lines,
-                first_function_id,
-            } => {
-                if let Some(index) = self.symbols.mapping_of(self.address) {
+            (Frame::Pc(pc), Some(symbols)) => {
+                if let Some(index) = symbols.mapping_of(pc) {
                     int(sink, tag::LOCATION_MAPPING_ID, index as u64 + 1);
                 }
-                int(sink, tag::LOCATION_ADDRESS, self.address as u64);
-                for line in *lines {
-                    let line = Line {
-                        function_id: u64::from(line.function) + first_function_id,
-                        line: u64::from(line.line),
-                    };
-                    message(sink, tag::LOCATION_LINE, &line);
+                int(sink, tag::LOCATION_ADDRESS, pc as u64);
+                let first_function_id = encoder.markers_used(Marker::ALL.len()) + 1;
+                // Innermost first.
+                for code in symbols.lines(encoder.location) {
+                    line(sink, first_function_id + code.function, code.line);
                 }
             }
+            (Frame::Pc(_), None) => {}
         }
-    }
-}
-
-struct Line {
-    function_id: u64,
-    line: u64,
-}
-
-impl Message for Line {
-    fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::LINE_FUNCTION_ID, self.function_id);
-        int(sink, tag::LINE_LINE, self.line);
-    }
-}
-
-#[derive(Default)]
-struct Function {
-    id: u64,
-    name: u64,
-    system_name: u64,
-    filename: u64,
-    start_line: u64,
-}
-
-impl Message for Function {
-    fn render(&self, sink: &mut Window<'_>) {
-        int(sink, tag::FUNCTION_ID, self.id);
-        int(sink, tag::FUNCTION_NAME, self.name);
-        int(sink, tag::FUNCTION_SYSTEM_NAME, self.system_name);
-        int(sink, tag::FUNCTION_FILENAME, self.filename);
-        int(sink, tag::FUNCTION_START_LINE, self.start_line);
     }
 }

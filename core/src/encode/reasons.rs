@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::bytes;
+use super::halves;
 use super::source;
 use super::used::{self, Used};
 use crate::profile::{Role, Wait};
@@ -42,7 +42,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Reasons<S> {
             has_names |= !symbols.lines(location).is_empty();
             let functions = source::functions::<T>(symbols, location);
             let class = Class::of(functions.map(|(name, ..)| target.role_of(name)));
-            bytes::set(classes.as_mut(), place, class.0);
+            class.put(classes.as_mut(), place);
         }
         has_names.then_some(Self { classes })
     }
@@ -65,7 +65,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Reasons<S> {
     }
 
     fn class(&self, location: LocationId) -> Class {
-        Class(bytes::at(self.classes.as_ref(), used::place_of(location)))
+        Class::at(self.classes.as_ref(), used::place_of(location))
     }
 }
 
@@ -102,6 +102,18 @@ impl Class {
             }
         }
         Self(class)
+    }
+
+    /// That of a place.
+    fn at(classes: &[u64], place: usize) -> Self {
+        let four = halves::at(classes, place / 4);
+        Self((four >> (place % 4 * 8)) as u8)
+    }
+
+    /// Puts it at a place that has none.
+    fn put(self, classes: &mut [u64], place: usize) {
+        let bits = u32::from(self.0) << (place % 4 * 8);
+        halves::set(classes, place / 4, bits);
     }
 
     fn wait(self) -> Option<Wait> {
@@ -146,7 +158,7 @@ mod tests {
         let mut classes = vec![0; 8];
         for (i, roles) in stack.iter().enumerate() {
             let place = used::place_of(LocationId::new(i as u32));
-            bytes::set(&mut classes, place, Class::of(roles.iter().copied()).0);
+            Class::of(roles.iter().copied()).put(&mut classes, place);
         }
         Reasons { classes }
     }

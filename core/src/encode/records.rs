@@ -9,8 +9,8 @@ use super::wire::Window;
 pub(crate) struct Cursor {
     /// The record within its section.
     pub(crate) index: usize,
-    /// How many bytes of it are out.
-    sent: usize,
+    /// How many bytes of it are out, once it is found.
+    sent: Option<usize>,
 }
 
 /// Bytes that come in records, each small enough to be rendered again for every buffer it is cut by.
@@ -18,7 +18,7 @@ pub(crate) trait Records {
     fn cursor(&mut self) -> &mut Cursor;
 
     /// Moves the cursor to the first record from where it stands that exists, and loads what moves in it;
-    /// false at the end. Called when no byte of the record is out.
+    /// false at the end, or where there are no more yet. Called once for each record.
     fn find(&mut self) -> bool;
 
     /// Renders the record that was found: the same bytes until the next is.
@@ -31,18 +31,18 @@ pub(crate) trait Records {
 /// which may be long and be all that a program has, has its own.
 pub(crate) fn fill<R: Records + ?Sized>(records: &mut R, out: &mut [u8]) -> usize {
     let mut window = Window::new(out);
-    while records.cursor().sent > 0 || records.find() {
+    loop {
         let sent = records.cursor().sent;
-        match window.record(sent, |window| records.render(window)) {
-            Some(sent) => {
-                records.cursor().sent = sent;
-                break;
-            }
-            None => {
-                records.cursor().sent = 0;
-                records.cursor().index += 1;
-            }
+        if sent.is_none() && !records.find() {
+            break;
         }
+        let sent = sent.unwrap_or(0);
+        let sent = window.record(sent, |window| records.render(window));
+        records.cursor().sent = sent;
+        if sent.is_some() {
+            break;
+        }
+        records.cursor().index += 1;
     }
     window.filled()
 }

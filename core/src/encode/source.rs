@@ -191,7 +191,7 @@ impl<'t, T: Target> Source<'t, T> {
                     Some((difference, values)) => (values(difference, rows, row), false),
                     None => (rows.values(row), row != RowId::LOST),
                 };
-                if !may_be_zero && counted == Values::default() {
+                if !may_be_zero && counted.iter().all(|&value| value == 0) {
                     return None;
                 }
                 (stack, tag::labels(self.kind, tag), counted)
@@ -224,24 +224,10 @@ impl<'t, T: Target> Source<'t, T> {
         self.scale.values(counted)
     }
 
-    /// How many samples the tables had no room for.
-    pub(crate) fn lost(&self) -> u64 {
-        match &self.records {
-            Records::Rows(rows, _) => {
-                let lost = self.record(rows.capacity());
-                lost.map_or(0, |record| record.counted[0])
-            }
-            // Those whose stack found no room in a table, and those that came while the others were counted.
-            Records::Census(..) => {
-                let lost = self.iter().filter(|record| record.stack == StackId::LOST);
-                lost.map(|record| record.counted[0]).sum()
-            }
-        }
-    }
-
-    /// What is lost so far. `is_cut`: stacks of the profile are cut off.
-    pub(crate) fn losses(&self, is_cut: bool) -> Losses {
-        Losses::of(&self.target.profiles(), self.kind, self.lost(), is_cut)
+    /// What is lost so far, of a profile with so many samples of [`StackId::LOST`]. `is_cut`: it has stacks that are cut
+    /// off.
+    pub(crate) fn losses(&self, lost: u64, is_cut: bool) -> Losses {
+        Losses::of(&self.target.profiles(), self.kind, lost, is_cut)
     }
 
     /// What is known of the code at the locations of a set.

@@ -16,7 +16,7 @@ use crate::profile::buckets::Values;
 use crate::profile::heap::{ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREED_OBJECTS};
 use crate::profile::label_text::Place;
 use crate::profile::{Kind, SampleValues};
-use crate::stack::{Frame, LocationId, Marker};
+use crate::stack::{Frame, LocationId, Marker, StackId};
 use crate::target::{self, Target};
 
 /// Encodes a profile as text.
@@ -55,7 +55,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         let mut order = Order::new(&source);
         let mut totals = Values::default();
         let mut estimates = SampleValues::default();
-        let mut is_cut = false;
+        let (mut lost, mut is_cut) = (0, false);
         for index in 0..source.extent() {
             let Some(Record { stack, counted, .. }) = source.record(index) else {
                 continue;
@@ -63,6 +63,9 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             for location in source.stacks.frames(stack) {
                 used.insert(location);
                 is_cut |= location == Marker::TooDeep.location();
+            }
+            if stack == StackId::LOST {
+                lost += counted[0];
             }
             order = order.and_then(|order| order.with(index, sort_key(source.kind, &counted)));
             for (total, value) in totals.iter_mut().zip(counted) {
@@ -77,7 +80,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             order: order.map(Order::sorted),
             totals,
             estimates,
-            losses: source.losses(is_cut),
+            losses: source.losses(lost, is_cut),
             untracked: (target::profiles(source.target).heap).map_or(0, |heap| heap.untracked()),
             section: Section::Head,
             cursor: Cursor::default(),
@@ -132,9 +135,9 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             sink.text(self.source.note);
             sink.byte(b'\n');
         }
-        for line in self.losses.lines() {
+        for line in 0..self.losses.count() {
             sink.text("# ");
-            line.render(sink);
+            self.losses.render_line(line, sink);
             sink.byte(b'\n');
         }
     }

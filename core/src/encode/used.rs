@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::bytes;
+use super::halves;
 use crate::stack::{LocationId, Marker, Stacks};
 
 /// Markers have the first places, the table's slots the others.
@@ -45,28 +45,28 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Used<S> {
     pub(crate) fn insert(&mut self, location: LocationId) -> u32 {
         let place = place_of(location);
         match self {
-            Self::Numbered { words, last } => number(words.as_mut(), last, place),
+            Self::Numbered { words, last } => return number(words.as_mut(), last, place),
             Self::Marked { words } => {
-                bytes::set(words.as_mut(), place / 8, 1 << (place % 8));
-                place as u32 + 1
+                halves::set(words.as_mut(), place / 32, 1 << (place % 32));
             }
-            Self::All => place as u32 + 1,
+            Self::All => {}
         }
+        place as u32 + 1
     }
 
     /// The id of a location that is in; 0 for others.
     #[inline]
     pub(crate) fn id(&self, location: LocationId) -> u32 {
         let place = place_of(location);
-        let is_in = match self {
-            Self::Numbered { words, .. } => {
-                let word = words.as_ref().get(place / 2);
-                return word.map_or(0, |&word| half(word, place));
+        match self {
+            Self::Numbered { words, .. } => halves::at(words.as_ref(), place),
+            Self::Marked { words }
+                if halves::at(words.as_ref(), place / 32) >> (place % 32) & 1 == 0 =>
+            {
+                0
             }
-            Self::Marked { words } => bytes::at(words.as_ref(), place / 8) >> (place % 8) & 1 == 1,
-            Self::All => true,
-        };
-        if is_in { place as u32 + 1 } else { 0 }
+            Self::Marked { .. } | Self::All => place as u32 + 1,
+        }
     }
 
     /// Whether a location is in.
@@ -79,27 +79,12 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Used<S> {
 /// The id at a place, which gets the next if it has none; 0 where there's no such place.
 #[inline]
 fn number(words: &mut [u64], last: &mut u32, place: usize) -> u32 {
-    let Some(word) = words.get_mut(place / 2) else {
-        return 0;
-    };
-    let id = half(*word, place);
-    if id != 0 {
+    let id = halves::at(words, place);
+    if id != 0 || !halves::set(words, place, *last + 1) {
         return id;
     }
     *last += 1;
-    let id = u64::from(*last);
-    *word |= if place % 2 == 0 { id } else { id << 32 };
     *last
-}
-
-/// The half of a word that a place has.
-#[inline]
-fn half(word: u64, place: usize) -> u32 {
-    if place % 2 == 0 {
-        word as u32
-    } else {
-        (word >> 32) as u32
-    }
 }
 
 /// How many places there are: one for each location that a table can have.

@@ -57,7 +57,7 @@ impl<'a> Window<'a> {
     }
 
     /// One byte.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn byte(&mut self, byte: u8) {
         if self.skip > 0 {
             self.skip -= 1;
@@ -70,7 +70,7 @@ impl<'a> Window<'a> {
     }
 
     /// Several.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
@@ -100,7 +100,7 @@ pub(crate) trait Message {
 /// A varint: seven bits a byte, the lowest first.
 ///
 /// What most numbers take, ids of locations above all, is one look at the buffer.
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline)]
 pub(crate) fn varint(sink: &mut Window<'_>, value: u64) {
     let room = sink.out.get_mut(sink.filled..).unwrap_or_default();
     let n = match (sink.skip, value, room) {
@@ -127,16 +127,8 @@ fn varint_bytes(sink: &mut Window<'_>, mut value: u64) {
     sink.byte(value as u8);
 }
 
-/// The length of a varint in bytes.
-#[inline]
-pub(crate) const fn varint_len(value: u64) -> usize {
-    // The bits beyond the first, divided by 7 by way of 9/64, which is right for up to 63.
-    let bits = 63 - (value | 1).leading_zeros() as usize;
-    (9 * bits + 73) / 64
-}
-
 /// A field of an integer type; left out when it is zero, as proto3 does.
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline)]
 pub(crate) fn int(sink: &mut Window<'_>, field: u32, value: u64) {
     if value != 0 {
         varint(sink, u64::from(field << 3));
@@ -145,7 +137,7 @@ pub(crate) fn int(sink: &mut Window<'_>, field: u32, value: u64) {
 }
 
 /// The start of a field with a length: what follows must be `len` bytes.
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline)]
 pub(crate) fn length_prefix(sink: &mut Window<'_>, field: u32, len: usize) {
     varint(sink, u64::from(field << 3 | 2));
     varint(sink, len as u64);
@@ -157,6 +149,19 @@ pub(crate) fn message(sink: &mut Window<'_>, field: u32, message: &dyn Message) 
     message.render(&mut counting);
     length_prefix(sink, field, counting.count());
     message.render(sink);
+}
+
+/// A field that is a message of integers: those of its fields 1, 2, 3 and so on.
+pub(crate) fn integers(sink: &mut Window<'_>, field: u32, values: &[u64]) {
+    message(sink, field, &values);
+}
+
+impl Message for &[u64] {
+    fn render(&self, sink: &mut Window<'_>) {
+        for (field, &value) in (1..).zip(*self) {
+            int(sink, field, value);
+        }
+    }
 }
 
 /// A string field, empty or not.
@@ -177,24 +182,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-
-    #[test]
-    fn varint_lengths_agree() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX,
-        ] {
-            let mut counting = Window::counting();
-            varint(&mut counting, value);
-            assert_eq!(counting.count(), varint_len(value), "{value}");
-        }
-    }
 
     #[test]
     fn a_record_comes_out_whole_through_any_window() {

@@ -185,9 +185,9 @@ impl<'t, T: Target> IndexPage<'t, T> {
             out.text(self.note);
             out.text(NOTE_END);
         }
-        for line in self.losses.lines() {
+        for line in 0..self.losses.count() {
             out.text(NOTE_START);
-            line.render(out);
+            self.losses.render_line(line, out);
             out.text(NOTE_END);
         }
         out.text("</td></tr>\n");

@@ -33,8 +33,8 @@ pub(super) struct SymbolBody<'t, T> {
     /// The first of the batch that is not answered.
     next: usize,
     cursor: Cursor,
-    /// A line: the number of its record, and the address, whose name is known.
-    line: Option<(usize, usize)>,
+    /// The record, where it is a line: an address whose name is known.
+    line: usize,
 }
 
 impl<'t, T: Target> SymbolBody<'t, T> {
@@ -49,7 +49,7 @@ impl<'t, T: Target> SymbolBody<'t, T> {
             is_answering: false,
             next: 0,
             cursor: Cursor::default(),
-            line: None,
+            line: 0,
         }
     }
 
@@ -107,7 +107,7 @@ impl<'t, T: Target> SymbolBody<'t, T> {
         while let Some(&pc) = self.batch.get(self.next).filter(|_| self.is_answering) {
             self.next += 1;
             if self.target.function_name(pc, &mut Window::counting()) == Ok(true) {
-                self.line = Some((self.cursor.index, pc));
+                self.line = pc;
                 return true;
             }
         }
@@ -126,21 +126,18 @@ impl<T: Target> Records for SymbolBody<'_, T> {
     }
 
     fn find(&mut self) -> bool {
-        let is_found = self
-            .line
-            .is_some_and(|(record, _)| record == self.cursor.index);
-        self.cursor.index == 0 || is_found || self.find_line()
+        self.cursor.index == 0 || self.find_line()
     }
 
     fn render(&self, window: &mut Window<'_>) {
         if self.cursor.index == 0 {
             // Readers only look whether it is zero.
             window.text("num_symbols: 1\n");
-        } else if let Some((_, pc)) = self.line {
-            window.hex(pc);
+        } else {
+            window.hex(self.line);
             window.byte(b' ');
             // A window never fails.
-            let _ = self.target.function_name(pc, window);
+            let _ = self.target.function_name(self.line, window);
             window.byte(b'\n');
         }
     }

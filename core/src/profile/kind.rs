@@ -38,28 +38,34 @@ const fn value_type(name: &'static str, unit: &'static str) -> ValueType {
     ValueType { name, unit }
 }
 
-const HEAP_TYPES: &[ValueType] = &[
+/// Those of the samples, and that of the period.
+type Types = [ValueType];
+
+const HEAP_TYPES: &Types = &[
     value_type("alloc_objects", "count"),
     value_type("alloc_space", "bytes"),
     value_type("inuse_objects", "count"),
     value_type("inuse_space", "bytes"),
+    value_type("space", "bytes"),
 ];
 
-const CPU_TYPES: &[ValueType] = &[
+const CPU_TYPES: &Types = &[
     value_type("samples", "count"),
+    value_type("cpu", "nanoseconds"),
     value_type("cpu", "nanoseconds"),
 ];
 
-const CONTENTION_TYPES: &[ValueType] = &[
+const CONTENTION_TYPES: &Types = &[
     value_type("contentions", "count"),
     value_type("delay", "nanoseconds"),
+    value_type("contentions", "count"),
 ];
 
-const GOROUTINE_TYPES: &[ValueType] = &[value_type("goroutine", "count")];
+const GOROUTINE_TYPES: &Types = &[value_type("goroutine", "count"); 2];
 
-const GOROUTINE_LEAK_TYPES: &[ValueType] = &[value_type("goroutineleak", "count")];
+const GOROUTINE_LEAK_TYPES: &Types = &[value_type("goroutineleak", "count"); 2];
 
-const THREAD_CREATE_TYPES: &[ValueType] = &[value_type("threadcreate", "count")];
+const THREAD_CREATE_TYPES: &Types = &[value_type("threadcreate", "count"); 2];
 
 impl Kind {
     /// All of them, by name.
@@ -92,13 +98,9 @@ impl Kind {
     /// What each sample's values are, in order.
     #[must_use]
     pub const fn sample_types(self) -> &'static [ValueType] {
-        match self {
-            Self::Allocs | Self::Heap => HEAP_TYPES,
-            Self::Block | Self::Mutex => CONTENTION_TYPES,
-            Self::Goroutine => GOROUTINE_TYPES,
-            Self::GoroutineLeak => GOROUTINE_LEAK_TYPES,
-            Self::Cpu => CPU_TYPES,
-            Self::ThreadCreate => THREAD_CREATE_TYPES,
+        match self.types() {
+            [samples @ .., _] => samples,
+            [] => &[],
         }
     }
 
@@ -108,7 +110,7 @@ impl Kind {
     #[must_use]
     pub const fn default_sample_type(self) -> Option<&'static str> {
         match self {
-            Self::Allocs => Some("alloc_space"),
+            Self::Allocs => Some(HEAP_TYPES[Self::ALLOC_SPACE].name),
             _ => None,
         }
     }
@@ -116,13 +118,24 @@ impl Kind {
     /// What lies between two samples.
     #[must_use]
     pub const fn period_type(self) -> ValueType {
+        match self.types() {
+            [.., period] => *period,
+            [] => value_type("", ""),
+        }
+    }
+
+    /// The number of the type that [`default_sample_type`](Self::default_sample_type) names.
+    pub(crate) const ALLOC_SPACE: usize = 1;
+
+    /// The types of the samples, and behind them that of the period.
+    pub(crate) const fn types(self) -> &'static [ValueType] {
         match self {
-            Self::Allocs | Self::Heap => value_type("space", "bytes"),
-            Self::Block | Self::Mutex => value_type("contentions", "count"),
-            Self::Goroutine => value_type("goroutine", "count"),
-            Self::GoroutineLeak => value_type("goroutineleak", "count"),
-            Self::Cpu => value_type("cpu", "nanoseconds"),
-            Self::ThreadCreate => value_type("threadcreate", "count"),
+            Self::Allocs | Self::Heap => HEAP_TYPES,
+            Self::Block | Self::Mutex => CONTENTION_TYPES,
+            Self::Goroutine => GOROUTINE_TYPES,
+            Self::GoroutineLeak => GOROUTINE_LEAK_TYPES,
+            Self::Cpu => CPU_TYPES,
+            Self::ThreadCreate => THREAD_CREATE_TYPES,
         }
     }
 

@@ -11,6 +11,7 @@
 use core::fmt;
 
 use super::label_text::{self, Place};
+use crate::encode::labels::{NUMBERING, Numbering};
 use crate::encode::wire::Window;
 use crate::stack::{Counter, set};
 use crate::sync::{AtomicUsize, Ordering, array_of, const_fn};
@@ -105,6 +106,7 @@ impl<const TEXT: usize, const SETS: usize> LabelTable<TEXT, SETS> {
                 set: read,
                 text,
                 write: label_text::write,
+                numbering: NUMBERING,
             },
         }
     }
@@ -116,6 +118,7 @@ struct Reader {
     set: fn(&[AtomicUsize], LabelSetId) -> Pairs,
     text: fn(&[AtomicUsize], TextId) -> Text,
     write: fn(Labels<'_>, LabelSetId, Place, &mut Window<'_>),
+    numbering: Numbering,
 }
 
 impl<const TEXT: usize, const SETS: usize> Default for LabelTable<TEXT, SETS> {
@@ -184,6 +187,11 @@ impl<'a> Labels<'a> {
     /// The string with this number.
     pub(crate) fn text(&self, id: TextId) -> Text {
         (self.reader.text)(self.text, id)
+    }
+
+    /// What gives numbers to strings.
+    pub(crate) const fn numbering(&self) -> &'static Numbering {
+        &self.reader.numbering
     }
 
     /// Writes the labels of a set as Go does; nothing for the set without labels.
@@ -482,7 +490,7 @@ mod tests {
         let table = LabelTable::<64, 64>::new();
         let labels = table.view();
         let set = labels.extend(LabelSetId::EMPTY, &[("tenant", "acme")]);
-        for (key, value) in labels.ids(set) {
+        for &(key, value) in labels.ids(set).as_slice() {
             assert!(labels.has(key) && labels.has(value));
         }
         let count =

@@ -26,10 +26,11 @@ impl Wide {
 
     #[inline]
     pub(super) fn load(&self) -> u64 {
-        let words = self.words.iter().enumerate();
-        words.fold(0, |value, (i, word)| {
-            value | (word.load(Ordering::Acquire) as u64) << (i as u32 * usize::BITS)
-        })
+        let words = self.words.each_ref();
+        let words = words.map(|word| word.load(Ordering::Acquire) as u64);
+        // Never by an amount that is not known, which takes 32-bit machines long.
+        let above = |high: u64, &low: &u64| high.unbounded_shl(usize::BITS) | low;
+        words.iter().rev().fold(0, above)
     }
 
     #[inline]
