@@ -1,4 +1,6 @@
 //! Numbers and times in texts, as `core::fmt` writes them, without its means: those take a Cortex-M3 four KiB.
+//!
+//! Hardly anything is inlined: there are many calls, and texts are not what has to be fast.
 
 #![forbid(unsafe_code)]
 
@@ -6,11 +8,13 @@ use super::wire::Window;
 
 impl Window<'_> {
     /// A text as it is.
+    #[inline(never)]
     pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
     /// A text with a number in place of each `$`.
+    #[inline(never)]
     pub(crate) fn numbers(&mut self, text: &str, numbers: &[u64]) {
         let mut numbers = numbers.iter();
         for &byte in text.as_bytes() {
@@ -41,6 +45,7 @@ impl Window<'_> {
     }
 
     /// The same of what may be below zero.
+    #[inline(never)]
     pub(crate) fn signed(&mut self, value: i64) {
         if value < 0 {
             self.byte(b'-');
@@ -49,6 +54,7 @@ impl Window<'_> {
     }
 
     /// `{:#x}`.
+    #[inline(never)]
     pub(crate) fn hex(&mut self, value: usize) {
         self.text("0x");
         self.hex_digits(
@@ -58,6 +64,7 @@ impl Window<'_> {
     }
 
     /// The last so many hexadecimal digits.
+    #[inline(never)]
     pub(crate) fn hex_digits(&mut self, value: usize, digits: u32) {
         for place in (0..digits).rev() {
             let digit = (value >> (4 * place) & 15) as u8;
@@ -66,11 +73,13 @@ impl Window<'_> {
     }
 
     /// `{}`.
+    #[inline(never)]
     pub(crate) fn character(&mut self, character: char) {
         self.text(character.encode_utf8(&mut [0; 4]));
     }
 
     /// `{:.1?}` of a `Duration` of so many nanoseconds.
+    #[inline(never)]
     pub(crate) fn duration(&mut self, nanos: u64) {
         // The product of the two is a tenth of the unit.
         let (factors, unit) = match nanos {

@@ -10,7 +10,7 @@ use super::source::{Record, Source};
 use super::used::{self, Used};
 use super::wire::{Message, Window, bytes, int, integers, length_prefix, message, string, varint};
 use crate::profile::labels::{LabelSetId, Text, TextId};
-use crate::profile::{Kind, SampleValues, ValueType};
+use crate::profile::{Kind, Scaled, ValueType};
 use crate::stack::{Frame, Frames, LocationId, Marker, StackId};
 use crate::target::{self, Symbols, Target};
 
@@ -309,7 +309,7 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             let label = [string(key).into(), string(value).into()];
             integers(sink, tag::SAMPLE_LABEL, &label);
         });
-        if let Some(size) = self.sample.object_size {
+        if let Some(size) = self.sample.scaled.object_size {
             // As in Go the number has no unit.
             let label = [OwnStrings::LABEL_BYTES.into(), 0, size];
             integers(sink, tag::SAMPLE_LABEL, &label);
@@ -520,10 +520,9 @@ impl OwnStrings {
 #[derive(Debug)]
 struct Sample<'t> {
     frames: Frames<'t>,
-    values: SampleValues,
+    scaled: Scaled,
     width: usize,
     labels: LabelSetId,
-    object_size: Option<u64>,
     locations_len: usize,
     values_len: usize,
 }
@@ -531,10 +530,9 @@ struct Sample<'t> {
 impl<'t> Sample<'t> {
     const EMPTY: Self = Self {
         frames: Frames::EMPTY,
-        values: [0; 4],
+        scaled: Scaled::EMPTY,
         width: 0,
         labels: LabelSetId::EMPTY,
-        object_size: None,
         locations_len: 0,
         values_len: 0,
     };
@@ -548,13 +546,12 @@ impl<'t> Sample<'t> {
         record: &Record,
     ) {
         self.frames = frames;
-        self.values = source.values(&record.counted);
+        self.scaled = source.scale.scaled(&record.counted);
         self.width = source.kind.sample_types().len();
         self.labels = record.labels;
-        self.object_size = source.scale.object_size(&record.counted);
         if record.stack == StackId::LOST {
             // The lost samples have no one size.
-            self.object_size = None;
+            self.scaled.object_size = None;
         }
         self.locations_len = locations_len;
         let mut counting = Window::counting();
@@ -563,7 +560,7 @@ impl<'t> Sample<'t> {
     }
 
     fn render_values(&self, sink: &mut Window<'_>) {
-        for &value in self.values.iter().take(self.width) {
+        for &value in self.scaled.values.iter().take(self.width) {
             varint(sink, value as u64);
         }
     }

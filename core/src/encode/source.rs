@@ -9,7 +9,7 @@ use super::used::{self, Used};
 use crate::profile::buckets::{RowId, Rows, Values};
 use crate::profile::labels::{LabelSetId, Labels};
 use crate::profile::snapshot::{self, Snapshot};
-use crate::profile::{Kind, Profiles, SampleValues, Scale, Wait, tag};
+use crate::profile::{Kind, Profiles, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
 use crate::target::{self, Symbols, Target};
 
@@ -217,11 +217,6 @@ impl<'t, T: Target> Source<'t, T> {
             Records::Rows(rows, _) => Some(rows.len()),
             Records::Census(..) => None,
         }
-    }
-
-    /// The values of a sample.
-    pub(crate) fn values(&self, counted: &Values) -> SampleValues {
-        self.scale.values(counted)
     }
 
     /// What is lost so far, of a profile with so many samples of [`StackId::LOST`]. `is_cut`: it has stacks that are cut

@@ -71,7 +71,10 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             for (total, value) in totals.iter_mut().zip(counted) {
                 *total = total.saturating_add(value);
             }
-            for (estimate, value) in estimates.iter_mut().zip(source.values(&counted)) {
+            for (estimate, value) in estimates
+                .iter_mut()
+                .zip(source.scale.scaled(&counted).values)
+            {
                 *estimate = estimate.saturating_add(value);
             }
         }

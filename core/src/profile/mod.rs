@@ -99,27 +99,48 @@ impl<'a> Profiles<'a> {
 /// What turns counters into the values of a sample.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    kind: Kind,
     period: u64,
-    heap: Option<HeapScale>,
+    scale: ScaleCounters,
 }
 
 /// The values of a sample, as many as its kind has sample types; the rest is zero.
 pub(crate) type SampleValues = [i64; 4];
 
-/// From a heap row's counters, and the mean bytes between samples: the values, and the objects' mean size.
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scaled {
+    pub(crate) values: SampleValues,
+    /// The mean size of the objects, for the kinds that have objects.
+    pub(crate) object_size: Option<u64>,
+}
+
+impl Scaled {
+    pub(crate) const EMPTY: Self = Self::new(0, 0);
+
+    const fn new(first: i64, second: i64) -> Self {
+        Self {
+            values: [first, second, 0, 0],
+            object_size: None,
+        }
+    }
+}
+
+/// From a row's counters, or their differences, and what lies between two samples: bytes, or nanoseconds.
 ///
-/// It is a pointer that the table's view brings, so that a program without that table is without this code.
-pub(crate) type HeapScale = fn(&Values, u64) -> (SampleValues, Option<u64>);
+/// It is a pointer, which for heaps the table's view brings, so that a program is without the code of what it doesn't
+/// count.
+pub(crate) type ScaleCounters = fn(&Values, u64) -> Scaled;
 
 impl Scale {
-    /// `period` is what lies between two samples: bytes, or nanoseconds.
     pub(crate) fn new(kind: Kind, period: u64, heap: Option<Heap<'_>>) -> Self {
-        let is_heap = matches!(kind, Kind::Allocs | Kind::Heap);
         Self {
-            kind,
             period,
-            heap: heap.filter(|_| is_heap).map(|heap| heap.scale()),
+            scale: match kind {
+                Kind::Allocs | Kind::Heap => heap.map_or(scaled_count, |heap| heap.scale()),
+                Kind::Cpu => scaled_time,
+                Kind::Goroutine | Kind::GoroutineLeak => scaled_difference,
+                Kind::Block | Kind::Mutex | Kind::ThreadCreate => scaled_count,
+            },
         }
     }
 
@@ -127,31 +148,30 @@ impl Scale {
         self.period
     }
 
-    /// The values of a row whose counters, or whose counters' differences, are `counted`.
-    pub(crate) fn values(self, counted: &Values) -> SampleValues {
-        let [first, mut second, ..] = *counted;
-        match self.kind {
-            Kind::Allocs | Kind::Heap => {
-                return self.heap.map_or([0; 4], |of| of(counted, self.period).0);
-            }
-            // How many more, and how many fewer.
-            Kind::Goroutine | Kind::GoroutineLeak => {
-                return [signed(first) - signed(second), 0, 0, 0];
-            }
-            Kind::Cpu => second = first.saturating_mul(self.period),
-            Kind::Block | Kind::Mutex | Kind::ThreadCreate => {}
-        }
-        [signed(first), signed(second), 0, 0]
-    }
-
-    /// The mean size of the objects of a row, for the kinds that have objects.
-    pub(crate) fn object_size(self, counted: &Values) -> Option<u64> {
-        self.heap.and_then(|of| of(counted, self.period).1)
+    /// What the sample of a row whose counters, or whose counters' differences, are `counted` says.
+    pub(crate) fn scaled(self, counted: &Values) -> Scaled {
+        (self.scale)(counted, self.period)
     }
 }
 
-/// A [`HeapScale`] to all allocations, of which only some were sampled.
-pub(crate) fn scaled_heap(counted: &Values, rate: u64) -> (SampleValues, Option<u64>) {
+/// As it was counted: how many, and how much.
+fn scaled_count(counted: &Values, _period: u64) -> Scaled {
+    Scaled::new(signed(counted[0]), signed(counted[1]))
+}
+
+/// How many samples, and how much time.
+fn scaled_time(counted: &Values, period: u64) -> Scaled {
+    let samples = counted[0];
+    Scaled::new(signed(samples), signed(samples.saturating_mul(period)))
+}
+
+/// How many more, and how many fewer.
+fn scaled_difference(counted: &Values, _period: u64) -> Scaled {
+    Scaled::new(signed(counted[0]) - signed(counted[1]), 0)
+}
+
+/// To all allocations, of which only some were sampled.
+pub(crate) fn scaled_heap(counted: &Values, rate: u64) -> Scaled {
     let mean = |bytes: usize, objects: usize| counted[bytes].checked_div(counted[objects]);
     let mean =
         mean(ALLOCATED_BYTES, ALLOCATED_OBJECTS).or_else(|| mean(FREED_BYTES, FREED_OBJECTS));
@@ -165,13 +185,15 @@ pub(crate) fn scaled_heap(counted: &Values, rate: u64) -> (SampleValues, Option<
             None => -estimate(freed - allocated),
         }
     };
-    let values = [
-        signed(unsample(counted[ALLOCATED_OBJECTS], size, rate)),
-        signed(unsample(counted[ALLOCATED_BYTES], size, rate)),
-        net(ALLOCATED_OBJECTS, FREED_OBJECTS),
-        net(ALLOCATED_BYTES, FREED_BYTES),
-    ];
-    (values, mean)
+    Scaled {
+        values: [
+            signed(unsample(counted[ALLOCATED_OBJECTS], size, rate)),
+            signed(unsample(counted[ALLOCATED_BYTES], size, rate)),
+            net(ALLOCATED_OBJECTS, FREED_OBJECTS),
+            net(ALLOCATED_BYTES, FREED_BYTES),
+        ],
+        object_size: mean,
+    }
 }
 
 fn signed(n: u64) -> i64 {
@@ -184,10 +206,10 @@ mod tests {
 
     #[test]
     fn heap_values_are_scaled_and_may_be_negative() {
-        let every = |counted| scaled_heap(&counted, 1).0;
+        let every = |counted| scaled_heap(&counted, 1).values;
         assert_eq!(every([3, 300, 1, 100]), [3, 300, 2, 200]);
         assert_eq!(every([0, 0, 1, 100]), [0, 0, -1, -100]);
-        let sampled = |counted| scaled_heap(&counted, 1000).0;
+        let sampled = |counted| scaled_heap(&counted, 1000).values;
         // 100 bytes at a rate of 1000: sampled with probability 1 - e^-0.1, so each stands for 10.508.
         assert_eq!(sampled([100, 10_000, 0, 0]), [1050, 105_083, 1050, 105_083]);
         assert_eq!(sampled([0, 0, 100, 10_000]), [0, 0, -1050, -105_083]);
@@ -196,6 +218,6 @@ mod tests {
     #[test]
     fn cpu_values_are_samples_and_nanoseconds() {
         let scale = Scale::new(Kind::Cpu, 10_000_000, None);
-        assert_eq!(scale.values(&[7, 0, 0, 0]), [7, 70_000_000, 0, 0]);
+        assert_eq!(scale.scaled(&[7, 0, 0, 0]).values, [7, 70_000_000, 0, 0]);
     }
 }

@@ -16,7 +16,7 @@ use self::live::{Live, LiveView};
 use super::buckets::RowId;
 use super::buckets::{Buckets, Rows};
 use super::labels::LabelSetId;
-use super::{HeapScale, scaled_heap, tag};
+use super::{ScaleCounters, Scaled, scaled_heap, tag};
 use crate::stack::{Counter, StackId};
 use crate::sync::{AtomicUsize, Ordering, const_fn};
 
@@ -75,7 +75,7 @@ impl<const ROWS: usize, const LIVE: usize> HeapProfile<ROWS, LIVE> {
 #[derive(Clone, Copy, Debug)]
 pub struct Heap<'a> {
     rows: Rows<'a>,
-    scale: HeapScale,
+    scale: ScaleCounters,
     live: LiveView<'a>,
     rate: &'a Rate,
     untracked: &'a Counter,
@@ -94,7 +94,7 @@ impl Heap<'static> {
         static COUNTER: Counter = Counter::new();
         Self {
             rows: Rows::none(),
-            scale: |_, _| ([0; 4], None),
+            scale: |_, _| Scaled::EMPTY,
             live: LiveView::NONE,
             rate: &RATE,
             untracked: &COUNTER,
@@ -185,7 +185,7 @@ impl<'a> Heap<'a> {
     }
 
     /// How the rows' counters become values.
-    pub(crate) const fn scale(&self) -> HeapScale {
+    pub(crate) const fn scale(&self) -> ScaleCounters {
         self.scale
     }
 
