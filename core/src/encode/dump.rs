@@ -60,6 +60,8 @@ enum Part {
 }
 
 impl<'t, T: Target> DumpEncoder<'t, T> {
+    const HAS_THREADS: bool = Goroutines::<'t, T>::HAS_THREADS;
+
     /// Takes all threads, and looks at all tasks for the names of the functions that they are at; a task that is
     /// elsewhere when its turn comes has those asked for then. `now` is of the clock that the tasks' times are of.
     pub fn new(target: &'t T, now: Instant) -> Self {
@@ -133,7 +135,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
     /// Its stack, without the profiler's own functions that a thread waits in.
     fn frames_of(&self, goroutine: &Goroutine) -> Frames<'t> {
         let mut frames = self.stacks.frames(goroutine.stack());
-        if matches!(goroutine, Goroutine::Task(_)) {
+        if !Self::HAS_THREADS || matches!(goroutine, Goroutine::Task(_)) {
             return frames;
         }
         loop {
@@ -199,7 +201,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
         };
         match goroutine {
             // Who asks.
-            Goroutine::Thread(_) if self.next == 1 => Wait::Running,
+            Goroutine::Thread(_) if self.next == 1 || !Self::HAS_THREADS => Wait::Running,
             Goroutine::Thread(Thread { wait, .. }) => match wait {
                 Wait::Running | Wait::Runnable => *wait,
                 _ => match by_stack() {
@@ -248,6 +250,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
 
     fn render_name(&self, out: &mut Window<'_>, goroutine: &Goroutine) {
         match goroutine {
+            Goroutine::Thread(_) if !Self::HAS_THREADS => {}
             Goroutine::Thread(thread) => {
                 out.text("picoprof.thread[");
                 render_plain(out, thread_name(thread));
@@ -369,34 +372,42 @@ fn thread_name(thread: &Thread) -> &str {
 /// A function's name as readers can tell it from its arguments: of parentheses in parentheses they know nothing, nor
 /// of such that don't close.
 fn render_callee(out: &mut Window<'_>, name: &str) {
-    let count = |wanted| name.chars().filter(|&c| c == wanted).count();
+    let count = |wanted| name.bytes().filter(|&byte| byte == wanted).count();
     // Where they are no pairs, all are taken for inner ones.
-    let mut depth = if count('(') == count(')') { 0 } else { 1 << 16 };
-    for character in name.chars() {
-        let outer = depth == 0;
-        match character {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        let keeps = if character == ')' { depth == 0 } else { outer };
-        out.character(plain(character, keeps));
-    }
+    let is_paired = count(b'(') == count(b')');
+    render_within(out, name, if is_paired { 0 } else { WITHIN });
 }
 
 /// The name of a thread or task: any text, but nothing that ends a name or a line.
 fn render_plain(out: &mut Window<'_>, name: &str) {
-    for character in name.chars() {
-        out.character(plain(character, false));
-    }
+    render_within(out, name, WITHIN);
 }
 
-fn plain(character: char, keeps_parentheses: bool) -> char {
-    match character {
-        '(' if !keeps_parentheses => '{',
-        ')' if !keeps_parentheses => '}',
-        character if character.is_control() => '?',
-        character => character,
+/// Deeper than a name has parentheses.
+const WITHIN: i32 = 1 << 30;
+
+/// Parentheses that are in `depth` others are written as braces, and control characters as question marks.
+fn render_within(out: &mut Window<'_>, name: &str, mut depth: i32) {
+    let mut bytes = name.as_bytes();
+    while let [byte, rest @ ..] = bytes {
+        bytes = rest;
+        out.byte(match (byte, rest) {
+            (b'(', _) => {
+                depth += 1;
+                if depth == 1 { b'(' } else { b'{' }
+            }
+            (b')', _) => {
+                depth -= 1;
+                if depth == 0 { b')' } else { b'}' }
+            }
+            (0..b' ' | 0x7f, _) => b'?',
+            // U+0080 to U+009F.
+            (0xc2, [0x80..=0x9f, others @ ..]) => {
+                bytes = others;
+                b'?'
+            }
+            (&byte, _) => byte,
+        });
     }
 }
 
@@ -430,6 +441,7 @@ mod tests {
             ("cut)", "cut}"),
             ("cut<(a)(", "cut<{a}{"),
             ("two\nlines", "two?lines"),
+            ("é\u{80}\u{9f}\u{a0}\x7f\t", "é??\u{a0}??"),
         ] {
             assert_eq!(rendered(render_callee, name), shown);
         }

@@ -23,6 +23,10 @@ pub(crate) struct Goroutines<'t, T: Target> {
 }
 
 impl<'t, T: Target> Goroutines<'t, T> {
+    /// Whether there can be threads: the `[Thread; 0]` of a program without them takes no memory. Such a program is small,
+    /// and is to be without what is only for them.
+    pub(crate) const HAS_THREADS: bool = size_of::<T::Threads>() != 0;
+
     /// Takes the threads, if `kind` is about them.
     pub(crate) fn of(target: &'t T, kind: Kind) -> Self {
         let leaked_only = kind == Kind::GoroutineLeak;

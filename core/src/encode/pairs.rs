@@ -94,16 +94,12 @@ fn sift_down(heap: &mut [[u64; 2]], mut place: usize) {
     }
 }
 
-/// Not the library's, which moves both by a `memmove` of any length.
+/// Word by word: pairs would be moved by a `memmove` of any length.
 #[cfg(any(test, not(target_pointer_width = "64")))]
 fn swap(pairs: &mut [[u64; 2]], a: usize, b: usize) {
-    if let (Some(&pair), Some(&other)) = (pairs.get(a), pairs.get(b)) {
-        for (place, value) in [(a, other), (b, pair)] {
-            if let Some(place) = pairs.get_mut(place) {
-                *place = value;
-            }
-        }
-    }
+    let words = pairs.as_flattened_mut();
+    words.swap(2 * a, 2 * b);
+    words.swap(2 * a + 1, 2 * b + 1);
 }
 
 #[cfg(all(test, not(loom)))]

@@ -118,9 +118,15 @@ impl<'t, T: Target> Source<'t, T> {
     /// Leaves out of `block` and `mutex` what they are not about. It asks for the names of the functions on all
     /// stacks of the profile.
     #[must_use]
-    pub fn showing(self, waits: Waits) -> Self {
+    pub fn showing(mut self, waits: Waits) -> Self {
+        self.show(waits);
+        self
+    }
+
+    /// The same where it is: it is large.
+    pub(crate) fn show(&mut self, waits: Waits) {
         if !matches!(self.kind, Kind::Block | Kind::Mutex) || waits == Waits::All {
-            return self;
+            return;
         }
         let mut used = Used::marked(&self.stacks, |words| self.target.scratch(words));
         for record in self.iter() {
@@ -130,40 +136,25 @@ impl<'t, T: Target> Source<'t, T> {
         }
         let symbols = self.symbols(&used);
         let reasons = Reasons::new(self.target, &self.stacks, &used, &symbols);
-        Self {
-            filter: reasons.map(|reasons| Filter {
-                reasons,
-                waits,
-                shows: Filter::shows,
-            }),
-            ..self
-        }
+        self.filter = reasons.map(|reasons| Filter {
+            reasons,
+            waits,
+            shows: Filter::shows,
+        });
     }
 
-    /// What was counted since a moment; `None` without memory for it.
-    pub(crate) fn since(self, before: Before<T::Scratch>) -> Option<Self> {
-        let records = match (self.records, before) {
-            (Records::Rows(rows, _), Before::Rows(snapshot)) => {
-                let difference = snapshot.into_difference(&rows);
-                Records::Rows(rows, Some((difference, Snapshot::values)))
+    /// Leaves what was counted since a moment; `None`, and nothing of use, without memory for it.
+    pub(crate) fn subtract(&mut self, before: Before<T::Scratch>) -> Option<()> {
+        match (&mut self.records, before) {
+            (Records::Rows(rows, difference), Before::Rows(snapshot)) => {
+                *difference = Some((snapshot.into_difference(rows), Snapshot::values));
             }
-            (Records::Census(census, read), Before::Census(before)) => {
-                Records::Census(census.since(&before, self.target)?, read)
+            (Records::Census(census, _), Before::Census(before)) => {
+                *census = census.since(&before, self.target)?;
             }
             _ => return None,
-        };
-        Some(Self { records, ..self })
-    }
-
-    pub(crate) fn with_duration(self, duration_nanos: u64) -> Self {
-        Self {
-            duration_nanos,
-            ..self
         }
-    }
-
-    pub(crate) fn with_time(self, time_nanos: u64) -> Self {
-        Self { time_nanos, ..self }
+        Some(())
     }
 
     /// One more than the highest number of a record.

@@ -67,7 +67,11 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             if stack == StackId::LOST {
                 lost += counted[0];
             }
-            order = order.and_then(|order| order.with(index, sort_key(source.kind, &counted)));
+            let key = sort_key(source.kind, &counted);
+            if order.as_mut().is_some_and(|order| !order.push(index, key)) {
+                // It came in between: rather all of them unsorted than some of them left out.
+                order = None;
+            }
             for (total, value) in totals.iter_mut().zip(counted) {
                 *total = total.saturating_add(value);
             }
@@ -78,9 +82,12 @@ impl<'t, T: Target> TextEncoder<'t, T> {
                 *estimate = estimate.saturating_add(value);
             }
         }
+        if let Some(order) = &mut order {
+            pairs::sort(order.pairs.as_mut_slice());
+        }
         Self {
             symbols: source.symbols(&used),
-            order: order.map(Order::sorted),
+            order,
             totals,
             estimates,
             losses: source.losses(lost, is_cut),
@@ -324,15 +331,9 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Order<S> {
         Some(Self { pairs })
     }
 
-    /// With one more; `None` if that came in between and there's no room for it: rather all of them unsorted
-    /// than some of them left out.
-    fn with(mut self, record: usize, key: u64) -> Option<Self> {
-        self.pairs.push([key, record as u64]).then_some(self)
-    }
-
-    fn sorted(mut self) -> Self {
-        pairs::sort(self.pairs.as_mut_slice());
-        self
+    /// One more; false if there's no room for it.
+    fn push(&mut self, record: usize, key: u64) -> bool {
+        self.pairs.push([key, record as u64])
     }
 
     fn record(&self, index: usize) -> Option<usize> {

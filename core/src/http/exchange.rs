@@ -10,7 +10,7 @@ use super::index::IndexPage;
 use super::job::{CpuSession, Job, Reply};
 use super::request::{BodyLength, Method, Request, number};
 use super::response::{BINARY, HTML, Head, Status, TEXT};
-use super::route::Route;
+use super::route::{Path, Route};
 use super::sending::{Content, Sending};
 use super::state::{State, Step};
 use super::symbol::SymbolBody;
@@ -40,7 +40,8 @@ impl<'t, T: Target> Exchange<'t, T> {
     #[inline(never)]
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
         let profiles: Profiles<'t> = target::profiles(self.target);
-        let route = Route::of(request.path, |kind| profiles.keeps(kind));
+        let mut clean = Path::new();
+        let route = Route::of(request.path, &mut clean, |kind| profiles.keeps(kind));
         let is_allowed = request
             .host
             .is_none_or(|host| self.target.is_host_allowed(host));
@@ -66,7 +67,7 @@ impl<'t, T: Target> Exchange<'t, T> {
             (Route::Index, _) => self.index(),
             (Route::CommandLine, _) => self.command_line(),
             (Route::Profile(kind), _) => self.profile(kind, request),
-            (Route::Redirect(path), _) => self.redirect(&path, request.query),
+            (Route::Redirect(path), _) => self.redirect(path, request.query),
             (Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
         };
         Step {
@@ -80,27 +81,23 @@ impl<'t, T: Target> Exchange<'t, T> {
     #[inline(never)]
     pub(super) fn finish(&self, job: Job<'t, T>) -> State<'t, T> {
         let period = job.session.as_ref().map_or(0, |session| session.period);
-        let Some(source) = Source::new(self.target, job.kind, period) else {
+        let Some(mut source) = Source::new(self.target, job.kind, period) else {
             return self.error(Status::INTERNAL_SERVER_ERROR, "no such profile any more\n");
         };
-        let source = source.with_duration(self.now.nanos_since(job.began));
-        let source = match job.kind {
+        source.duration_nanos = self.now.nanos_since(job.began);
+        if job.kind == Kind::Cpu {
             // As Go: a CPU profile has the time it began, a difference the time it ended.
-            Kind::Cpu => source.with_time(job.began_unix_nanos),
-            _ => source,
-        };
-        let (source, session) = match job.before {
-            Some(before) => {
-                let Some(source) = source.since(before) else {
-                    return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
-                };
-                let source = source.showing(job.waits);
-                // The difference is a copy, so from here on somebody else may begin, and clear the counters.
-                drop(job.session);
-                (source, None)
+            source.time_nanos = job.began_unix_nanos;
+        }
+        let mut session = job.session;
+        if let Some(before) = job.before {
+            if source.subtract(before).is_none() {
+                return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
             }
-            None => (source, job.session),
-        };
+            source.show(job.waits);
+            // The difference is a copy, so from here on somebody else may begin, and clear the counters.
+            session = None;
+        }
         self.binary(source, job.kind != Kind::Cpu, session)
     }
 
@@ -123,7 +120,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     }
 
     #[inline(never)]
-    fn not_allowed(&self, route: &Route) -> State<'t, T> {
+    fn not_allowed(&self, route: &Route<'_>) -> State<'t, T> {
         let mut head = Head::new(Status::METHOD_NOT_ALLOWED, TEXT);
         head.allow = Some(match route {
             Route::Symbol => "GET, HEAD, POST",
@@ -134,15 +131,14 @@ impl<'t, T: Target> Exchange<'t, T> {
 
     #[inline(never)]
     fn redirect(&self, path: &[u8], query: &[u8]) -> State<'t, T> {
-        let mut location = Vec::new();
+        let mut head = Head::new(Status::TEMPORARY_REDIRECT, HTML);
+        let location = head.location.insert(Vec::new());
         let separator = if query.is_empty() { &b""[..] } else { b"?" };
         for part in [path, separator, query] {
             if location.extend_from_slice(part).is_err() {
                 return self.plain_error(Status::NOT_FOUND, "404 page not found\n");
             }
         }
-        let mut head = Head::new(Status::TEMPORARY_REDIRECT, HTML);
-        head.location = Some(location);
         self.send(head, Content::bytes(b"<p>Temporary Redirect</p>\n"))
     }
 
@@ -199,7 +195,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// A profile, at once or after some time. The order of the checks is Go's.
     #[inline(never)]
     fn profile(&self, kind: Kind, request: &Request<'_>) -> State<'t, T> {
-        let mut seconds = [0; _];
+        let mut seconds = Vec::new();
         let seconds = (request.parameter(b"seconds", &mut seconds)).unwrap_or_default();
         if kind == Kind::Cpu {
             return self.start_cpu(positive(seconds).unwrap_or(DEFAULT_CPU_SECONDS), request);
@@ -228,10 +224,10 @@ impl<'t, T: Target> Exchange<'t, T> {
         if matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
             return self.dump();
         }
-        let Some(source) = Source::new(self.target, kind, 0) else {
+        let Some(mut source) = Source::new(self.target, kind, 0) else {
             return self.error(Status::NOT_FOUND, "Unknown profile\n");
         };
-        let source = source.showing(waits);
+        source.show(waits);
         if debug == 0 {
             return self.binary(source, false, None);
         }
@@ -336,7 +332,7 @@ fn positive(text: &[u8]) -> Option<u64> {
 
 /// A parameter that is an integer; anything else counts as absent.
 fn integer(request: &Request<'_>, name: &[u8]) -> Option<i64> {
-    parse(request.parameter(name, &mut [0; _])?)
+    parse(request.parameter(name, &mut Vec::new())?)
 }
 
 /// As Go's `strconv.ParseInt(text, 10, 64)`.

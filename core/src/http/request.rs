@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use heapless::{Vec, VecView};
+
 /// Header fields that a head may have: more than any client of these endpoints sends.
 const MAX_HEADERS: usize = 32;
 
@@ -9,7 +11,7 @@ const MAX_HEADERS: usize = 32;
 const MAX_VALUE: usize = 32;
 
 /// Room for one.
-pub(super) type Value = [u8; MAX_VALUE];
+pub(super) type Value = Vec<u8, MAX_VALUE>;
 
 /// The head of a request; it borrows from the bytes that it came in.
 #[derive(Clone, Copy, Debug)]
@@ -263,24 +265,25 @@ fn cut(bytes: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     (before, rest.split_first().map(|(_, after)| after))
 }
 
-/// Decodes `%41`, and in queries `+` for a space; `None` if it's malformed, or longer than the room for it.
-pub(super) fn percent_decode<'r>(
+/// Decodes `%41`, and in queries `+` for a space, into what is emptied for it; `None` if it's malformed, or longer than
+/// the room there.
+pub(super) fn percent_decode<'d>(
     text: &[u8],
     is_query: bool,
-    room: &'r mut [u8],
-) -> Option<&'r [u8]> {
+    decoded: &'d mut VecView<u8>,
+) -> Option<&'d [u8]> {
+    decoded.clear();
     let mut bytes = text.iter().copied();
-    let mut len = 0;
     while let Some(byte) = bytes.next() {
         let mut digit = || char::from(bytes.next()?).to_digit(16);
-        *room.get_mut(len)? = match byte {
+        let byte = match byte {
             b'%' => (digit()? << 4 | digit()?) as u8,
             b'+' if is_query => b' ',
             byte => byte,
         };
-        len += 1;
+        decoded.push(byte).ok()?;
     }
-    room.get(..len)
+    Some(decoded)
 }
 
 /// The number that these digits are, and nothing but digits.
@@ -322,7 +325,7 @@ mod tests {
     }
 
     fn parameter(request: &Request<'_>, name: &str) -> Option<String> {
-        let mut value = [0; MAX_VALUE];
+        let mut value = Vec::new();
         let value = request.parameter(name.as_bytes(), &mut value)?;
         Some(String::from_utf8(value.into()).unwrap())
     }
@@ -392,9 +395,9 @@ mod tests {
         let request = parse(b"GET /?a=%z&b=111111111111111111111111111111111 HTTP/1.0\r\n\r\n");
         assert_eq!(parameter(&request, "a").as_deref(), Some(""));
         assert_eq!(parameter(&request, "b").as_deref(), Some("too long"));
-        for (text, room) in [("%4", 8), ("%zz", 8), ("abc", 2)] {
-            let room = &mut [0; 8][..room];
-            assert_eq!(percent_decode(text.as_bytes(), false, room), None);
+        let mut decoded = Vec::<u8, 2>::new();
+        for text in ["%4", "%zz", "abc"] {
+            assert_eq!(percent_decode(text.as_bytes(), false, &mut decoded), None);
         }
     }
 

@@ -17,38 +17,39 @@ const MAX_PATH: usize = 128;
 pub(super) type Path = Vec<u8, MAX_PATH>;
 
 /// What a path leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'p> {
     Index,
     Profile(Kind),
     CommandLine,
     Symbol,
     /// The clean form of the path.
-    Redirect(Path),
+    Redirect(&'p [u8]),
     /// Below the prefix, and no profile.
     Unknown,
     /// Elsewhere.
     NotFound,
 }
 
-impl Route {
-    /// The route of a path as it was sent, where `is_kept` tells which profiles there are.
-    pub(super) fn of(path: &[u8], is_kept: impl Fn(Kind) -> bool) -> Self {
-        let mut decoded = [0; MAX_PATH];
-        let Some(decoded) = percent_decode(path, false, &mut decoded) else {
+impl<'p> Route<'p> {
+    /// The route of a path as it was sent, where `is_kept` tells which profiles there are. `clean` is room for the clean
+    /// form.
+    pub(super) fn of(path: &[u8], clean: &'p mut Path, is_kept: impl Fn(Kind) -> bool) -> Self {
+        let mut decoded = Path::new();
+        let Some(path) = percent_decode(path, false, &mut decoded) else {
             return if path.starts_with(PREFIX.as_bytes()) {
                 Self::Unknown
             } else {
                 Self::NotFound
             };
         };
-        let Some(clean) = clean(decoded) else {
+        let Some(()) = write_clean(path, clean) else {
             return Self::NotFound;
         };
-        if clean != decoded {
+        if clean != path {
             return Self::redirect(clean);
         }
-        match decoded.strip_prefix(PREFIX.as_bytes()) {
+        match path.strip_prefix(PREFIX.as_bytes()) {
             Some(b"") => Self::Index,
             Some(b"cmdline") => Self::CommandLine,
             Some(b"symbol") => Self::Symbol,
@@ -57,15 +58,15 @@ impl Route {
                 let kind = kinds.find(|&kind| kind.name().as_bytes() == name && is_kept(kind));
                 kind.map_or(Self::Unknown, Self::Profile)
             }
-            None if PREFIX.as_bytes().strip_suffix(b"/") == Some(decoded) => {
-                Self::redirect(Path::from_slice(PREFIX.as_bytes()).unwrap_or_default())
+            None if PREFIX.as_bytes().strip_suffix(b"/") == Some(path) => {
+                Self::Redirect(PREFIX.as_bytes())
             }
             None => Self::NotFound,
         }
     }
 
     /// It goes into a header, so it must be harmless there.
-    fn redirect(path: Path) -> Self {
+    fn redirect(path: &'p [u8]) -> Self {
         let is_harmless =
             |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.' | b'_' | b'~');
         if path.iter().all(is_harmless) {
@@ -76,9 +77,8 @@ impl Route {
     }
 }
 
-/// The path without empty, `.` and `..` elements, as Go's `cleanPath`: it keeps a slash at the end.
-fn clean(path: &[u8]) -> Option<Path> {
-    let mut clean = Path::new();
+/// Writes the path without empty, `.` and `..` elements, as Go's `cleanPath`: it keeps a slash at the end.
+fn write_clean(path: &[u8], clean: &mut Path) -> Option<()> {
     for element in path.split(|&byte| byte == b'/') {
         match element {
             b"" | b"." => {}
@@ -95,7 +95,7 @@ fn clean(path: &[u8]) -> Option<Path> {
     if clean.is_empty() || path.ends_with(b"/") {
         clean.push(b'/').ok()?;
     }
-    Some(clean)
+    Some(())
 }
 
 #[cfg(all(test, not(loom)))]
@@ -106,12 +106,14 @@ mod tests {
 
     use super::*;
 
-    fn route(path: &str) -> Route {
-        Route::of(path.as_bytes(), |kind| kind != Kind::ThreadCreate)
+    /// The route's room stays for the time of the tests.
+    fn route(path: &str) -> Route<'static> {
+        let clean = std::boxed::Box::leak(std::boxed::Box::new(Path::new()));
+        Route::of(path.as_bytes(), clean, |kind| kind != Kind::ThreadCreate)
     }
 
-    fn redirect(to: &str) -> Route {
-        Route::Redirect(Path::from_slice(to.as_bytes()).unwrap())
+    fn redirect(to: &str) -> Route<'_> {
+        Route::Redirect(to.as_bytes())
     }
 
     #[test]

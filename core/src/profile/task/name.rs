@@ -50,16 +50,16 @@ impl Name {
         true
     }
 
-    /// The name, and what `others` reads, which must be by acquiring loads; `None` if nothing was written yet, or
+    /// The name, while `others` reads what belongs to it, by acquiring loads; `None` if nothing was written yet, or
     /// something else was meanwhile.
-    pub(super) fn read<T>(&self, others: impl FnOnce() -> T) -> Option<(&'static str, T)> {
+    pub(super) fn read(&self, others: impl FnOnce()) -> Option<&'static str> {
         let sequence = self.sequence.load(Ordering::Acquire);
         if sequence == 0 || sequence & 1 == 1 {
             return None;
         }
         let address = self.address.load(Ordering::Acquire);
         let len = self.len.load(Ordering::Acquire);
-        let others = others();
+        others();
         if self.sequence.load(Ordering::Relaxed) != sequence {
             return None;
         }
@@ -70,7 +70,6 @@ impl Name {
         // number to come again meanwhile, 2^31 tasks would have to begin in this slot on a 32-bit machine.)
         let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(start, len) };
         // SAFETY: these are that `str`'s bytes.
-        let name = unsafe { core::str::from_utf8_unchecked(bytes) };
-        Some((name, others))
+        Some(unsafe { core::str::from_utf8_unchecked(bytes) })
     }
 }

@@ -432,11 +432,15 @@ impl Slot {
             if !flags.is_alive() {
                 return None;
             }
-            let read = self.name.read(|| self.read(flags, polls));
-            task = read.map(|(name, task)| Task { name, ..task });
+            task = None;
+            let name = (self.name).read(|| task = Some(self.read(flags, polls)));
             let is_whole = flags.is_same_but_clones(self.state.load())
                 && !flags.is_being_woken()
                 && self.polls.load() == polls;
+            match (&mut task, name) {
+                (Some(task), Some(name)) => task.name = name,
+                _ => task = None,
+            }
             if task.is_some() && is_whole {
                 break;
             }
