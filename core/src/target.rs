@@ -28,7 +28,8 @@ pub trait Target {
     /// The threads at a moment: `[Thread; 0]` where there are none beside the tasks.
     type Threads: AsRef<[Thread]> + fmt::Debug;
 
-    /// The tables.
+    /// The tables. Where flash memory is small, answer a `static`: what copies the views one by one takes as much in each
+    /// place that asks, and of a `static` the compiler knows what there is.
     fn profiles(&self) -> Profiles<'_>;
 
     /// A memory of `words` zeros, or `None` if there isn't so much. Without a heap, a
@@ -132,12 +133,6 @@ pub trait Target {
         let _ = page;
         Ok(())
     }
-}
-
-/// [`Target::profiles`], once in a program: what copies the views of all tables is large where it is inlined.
-#[inline(never)]
-pub(crate) fn profiles<T: Target>(target: &T) -> Profiles<'_> {
-    target.profiles()
 }
 
 /// A thread at a moment.

@@ -18,6 +18,17 @@ pub static BLOCK: Buckets<ROWS, 2> = Buckets::new();
 pub static MUTEX: Buckets<ROWS, 2> = Buckets::new();
 pub static TASKS: TaskPool<TASKS_AT_ONCE> = TaskPool::new();
 
+/// In flash memory, and so copied as a whole and not view by view.
+static PROFILES: Profiles<'static> = Profiles {
+    cpu: Some(CPU.view()),
+    heap: Some(Heap::none()),
+    threads: Some(THREADS.view()),
+    block: Some(BLOCK.view()),
+    mutex: Some(MUTEX.view()),
+    tasks: Some(TASKS.view()),
+    ..Profiles::of(STACKS.view())
+};
+
 #[derive(Debug)]
 pub struct Firmware;
 
@@ -28,15 +39,7 @@ impl Target for Firmware {
     type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
-        Profiles {
-            cpu: Some(CPU.view()),
-            heap: Some(Heap::none()),
-            threads: Some(THREADS.view()),
-            block: Some(BLOCK.view()),
-            mutex: Some(MUTEX.view()),
-            tasks: Some(TASKS.view()),
-            ..Profiles::of(STACKS.view())
-        }
+        PROFILES
     }
 
     fn scratch(&self, words: usize) -> Option<Lent<'static>> {

@@ -73,7 +73,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
     /// `None` without memory for it: `scratch` answers so many words of zeros.
     pub(crate) fn of<T: Target>(
         goroutines: &Goroutines<'_, T>,
-        scratch: impl FnOnce(usize) -> Option<S>,
+        scratch: impl Fn(usize) -> Option<S>,
     ) -> Option<Self> {
         let count = goroutines.len();
         // Some may come while the others are counted, and one pair is for those that have no room all the same.
@@ -91,7 +91,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
         Some(Self { pairs }.summed())
     }
 
-    fn since(&self, before: &Self, scratch: impl FnOnce(usize) -> Option<S>) -> Option<Self> {
+    fn since(&self, before: &Self, scratch: impl Fn(usize) -> Option<S>) -> Option<Self> {
         let (now, before) = (self.pairs.as_slice(), before.pairs.as_slice());
         let mut pairs = Pairs::with_room(now.len().checked_add(before.len())?, scratch)?;
         for &[key, count] in now {

@@ -20,7 +20,7 @@ use crate::profile::labels::Labels;
 use crate::profile::task::{State, Task};
 use crate::profile::{Kind, Profiles, Role, Wait};
 use crate::stack::{Frame, Frames, LocationId, StackId, Stacks};
-use crate::target::{self, Target, Thread};
+use crate::target::{Target, Thread};
 use crate::time::{Instant, saturating_nanos};
 
 /// Encodes all threads and tasks, the calling thread first.
@@ -65,7 +65,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
     /// Takes all threads, and looks at all tasks for the names of the functions that they are at; a task that is
     /// elsewhere when its turn comes has those asked for then. `now` is of the clock that the tasks' times are of.
     pub fn new(target: &'t T, now: Instant) -> Self {
-        let profiles: Profiles<'t> = target::profiles(target);
+        let profiles: Profiles<'t> = target.profiles();
         let stacks = profiles.stacks;
         let goroutines = Goroutines::of(target, Kind::Goroutine);
         let mut used = Used::marked(&stacks, |words| target.scratch(words));

@@ -8,7 +8,7 @@ use crate::profile::Kind;
 use crate::profile::labels::LabelSetId;
 use crate::profile::task::{Task, Tasks};
 use crate::stack::StackId;
-use crate::target::{self, Target, Thread};
+use crate::target::{Target, Thread};
 
 /// The number of the first task as a goroutine: what systems number threads by is below (Linux: 2^22 at the
 /// most), and people can still tell a task's own number.
@@ -32,7 +32,7 @@ impl<'t, T: Target> Goroutines<'t, T> {
         let leaked_only = kind == Kind::GoroutineLeak;
         Self {
             threads: (!leaked_only).then(|| target.threads()),
-            tasks: target::profiles(target).tasks,
+            tasks: target.profiles().tasks,
             leaked_only,
         }
     }

@@ -11,10 +11,7 @@ pub(crate) struct Pairs<S> {
 
 impl<S: AsRef<[u64]> + AsMut<[u64]>> Pairs<S> {
     /// No pairs, and room for `count`; `None` without memory for that: `scratch` answers so many words of zeros.
-    pub(crate) fn with_room(
-        count: usize,
-        scratch: impl FnOnce(usize) -> Option<S>,
-    ) -> Option<Self> {
+    pub(crate) fn with_room(count: usize, scratch: impl Fn(usize) -> Option<S>) -> Option<Self> {
         let words = scratch(count.checked_mul(2)?)?;
         Some(Self { words, len: 0 })
     }

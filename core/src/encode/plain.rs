@@ -13,17 +13,15 @@ impl Window<'_> {
         self.bytes(text.as_bytes());
     }
 
-    /// A text with a number in place of each `$`.
+    /// A text with a number in place of each `$`, and of each `%` one that may be below zero.
     #[inline(never)]
     pub(crate) fn numbers(&mut self, text: &str, numbers: &[u64]) {
-        let mut numbers = numbers.iter();
+        let mut numbers = numbers.iter().copied();
         for &byte in text.as_bytes() {
-            match numbers.as_slice() {
-                [number, rest @ ..] if byte == b'$' => {
-                    self.decimal(*number);
-                    numbers = rest.iter();
-                }
-                _ => self.byte(byte),
+            match byte {
+                b'$' => self.decimal(numbers.next().unwrap_or(0)),
+                b'%' => self.signed(numbers.next().unwrap_or(0) as i64),
+                byte => self.byte(byte),
             }
         }
     }
@@ -139,7 +137,8 @@ mod tests {
     #[test]
     fn a_text_has_its_numbers() {
         assert_eq!(written(|w| w.numbers("$ of $.", &[7, 0])), "7 of 0.");
-        assert_eq!(written(|w| w.numbers("a $", &[])), "a $");
+        let below = -8i64 as u64;
+        assert_eq!(written(|w| w.numbers("$: %", &[9, below])), "9: -8");
     }
 
     #[test]

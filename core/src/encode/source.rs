@@ -11,7 +11,7 @@ use crate::profile::labels::{LabelSetId, Labels};
 use crate::profile::snapshot::{self, Snapshot};
 use crate::profile::{Kind, Profiles, Scale, Wait, tag};
 use crate::stack::{Frame, LocationId, StackId, Stacks};
-use crate::target::{self, Symbols, Target};
+use crate::target::{Symbols, Target};
 
 /// A profile that is to be encoded.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ pub(crate) enum Before<S> {
 impl<S: AsRef<[u64]> + AsMut<[u64]>> Before<S> {
     /// The moment now, of a kind; `None` if that is not kept, or without memory for it.
     pub(crate) fn now<T: Target<Scratch = S>>(target: &T, kind: Kind) -> Option<Self> {
-        let profiles = target::profiles(target);
+        let profiles = target.profiles();
         if !profiles.keeps(kind) {
             return None;
         }

@@ -17,7 +17,7 @@ use crate::profile::heap::{ALLOCATED_BYTES, ALLOCATED_OBJECTS, FREED_BYTES, FREE
 use crate::profile::label_text::Place;
 use crate::profile::{Kind, SampleValues};
 use crate::stack::{Frame, LocationId, Marker, StackId};
-use crate::target::{self, Target};
+use crate::target::Target;
 
 /// Encodes a profile as text.
 ///
@@ -91,7 +91,7 @@ impl<'t, T: Target> TextEncoder<'t, T> {
             totals,
             estimates,
             losses: source.losses(lost, is_cut),
-            untracked: (target::profiles(source.target).heap).map_or(0, |heap| heap.untracked()),
+            untracked: (source.target.profiles().heap).map_or(0, |heap| heap.untracked()),
             section: Section::Head,
             cursor: Cursor::default(),
             record: Record::EMPTY,
@@ -221,20 +221,12 @@ impl<'t, T: Target> TextEncoder<'t, T> {
         }
         let [objects, bytes, live_objects, live_bytes] = self.estimates;
         let frees = objects.saturating_sub(live_objects);
+        let estimates = [live_bytes, bytes, objects, frees, live_objects];
         sink.text("\n# runtime.MemStats (estimated from the samples)\n");
-        for (name, value) in [
-            ("Alloc", live_bytes),
-            ("TotalAlloc", bytes),
-            ("Mallocs", objects),
-            ("Frees", frees),
-            ("HeapObjects", live_objects),
-        ] {
-            sink.text("# ");
-            sink.text(name);
-            sink.text(" = ");
-            sink.signed(value);
-            sink.byte(b'\n');
-        }
+        sink.numbers(
+            "# Alloc = %\n# TotalAlloc = %\n# Mallocs = %\n# Frees = %\n# HeapObjects = %\n",
+            &estimates.map(|estimate| estimate as u64),
+        );
         sink.numbers(
             "# Samples lost = $\n# Samples not watched until freed = $\n",
             &[self.losses.samples(), self.untracked],
@@ -290,6 +282,7 @@ struct HeapCounts {
 }
 
 impl HeapCounts {
+    #[inline(never)]
     fn of(counted: &Values) -> Self {
         let net =
             |allocated: usize, freed: usize| counted[allocated].saturating_sub(counted[freed]);

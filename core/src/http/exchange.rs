@@ -19,7 +19,7 @@ use crate::encode::profile::ProfileEncoder;
 use crate::encode::source::{Before, Source, Waits};
 use crate::encode::text::TextEncoder;
 use crate::profile::{Kind, Profiles};
-use crate::target::{self, StartError, Target};
+use crate::target::{StartError, Target};
 use crate::time::Instant;
 
 /// Go's default for `profile`.
@@ -39,7 +39,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// Begins the answer to `request`, whose head is at the front of `input`.
     #[inline(never)]
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
-        let profiles: Profiles<'t> = target::profiles(self.target);
+        let profiles: Profiles<'t> = self.target.profiles();
         let mut clean = Path::new();
         let route = Route::of(request.path, &mut clean, |kind| profiles.keeps(kind));
         let is_allowed = request
@@ -266,7 +266,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         };
         let before = Before::now(self.target, Kind::Cpu);
         if before.is_none()
-            && let Some(rows) = target::profiles(self.target).cpu
+            && let Some(rows) = self.target.profiles().cpu
         {
             rows.clear();
         }

@@ -12,7 +12,7 @@ use crate::encode::records::{self, Cursor, Records};
 use crate::encode::wire::Window;
 use crate::profile::Kind;
 use crate::profile::task::Tasks;
-use crate::target::{self, Target};
+use crate::target::Target;
 
 /// Room for what the target says of its sampler.
 const DESCRIPTION: usize = if usize::BITS == 64 { 960 } else { 192 };
@@ -102,7 +102,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
         let mut description = String::new();
         // What doesn't fit is cut off.
         let _ = target.describe(&mut Cut(&mut description));
-        let profiles = target::profiles(target);
+        let profiles = target.profiles();
         let used_and_lost = |[(used, room), (other_used, other_room)]: [(usize, usize); 2],
                              lost| {
             [
@@ -132,7 +132,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
     }
 
     fn entry(&self) -> Option<Entry> {
-        let profiles = target::profiles(self.target);
+        let profiles = self.target.profiles();
         let is_kept = |entry: &Entry| match entry {
             Entry::Profile(kind) => profiles.keeps(*kind),
             _ => true,
@@ -145,7 +145,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
         let Some(entry) = self.entry() else {
             return false;
         };
-        let profiles = target::profiles(self.target);
+        let profiles = self.target.profiles();
         (self.note, self.losses) = match entry {
             Entry::Profile(kind) => (
                 self.target.note(kind),

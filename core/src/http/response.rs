@@ -37,36 +37,20 @@ pub(super) enum Framing {
 /// A status code with its phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub(super) struct Status(pub(super) u16);
+pub(super) struct Status(&'static str);
 
 impl Status {
-    pub(super) const OK: Self = Self(200);
-    pub(super) const TEMPORARY_REDIRECT: Self = Self(307);
-    pub(super) const BAD_REQUEST: Self = Self(400);
-    pub(super) const FORBIDDEN: Self = Self(403);
-    pub(super) const NOT_FOUND: Self = Self(404);
-    pub(super) const METHOD_NOT_ALLOWED: Self = Self(405);
-    pub(super) const REQUEST_TIMEOUT: Self = Self(408);
-    pub(super) const LENGTH_REQUIRED: Self = Self(411);
-    pub(super) const HEADER_FIELDS_TOO_LARGE: Self = Self(431);
-    pub(super) const INTERNAL_SERVER_ERROR: Self = Self(500);
-    pub(super) const VERSION_NOT_SUPPORTED: Self = Self(505);
-
-    const fn phrase(self) -> &'static str {
-        match self {
-            Self::OK => "OK",
-            Self::TEMPORARY_REDIRECT => "Temporary Redirect",
-            Self::BAD_REQUEST => "Bad Request",
-            Self::FORBIDDEN => "Forbidden",
-            Self::NOT_FOUND => "Not Found",
-            Self::METHOD_NOT_ALLOWED => "Method Not Allowed",
-            Self::REQUEST_TIMEOUT => "Request Timeout",
-            Self::LENGTH_REQUIRED => "Length Required",
-            Self::HEADER_FIELDS_TOO_LARGE => "Request Header Fields Too Large",
-            Self::VERSION_NOT_SUPPORTED => "HTTP Version Not Supported",
-            _ => "Internal Server Error",
-        }
-    }
+    pub(super) const OK: Self = Self("200 OK");
+    pub(super) const TEMPORARY_REDIRECT: Self = Self("307 Temporary Redirect");
+    pub(super) const BAD_REQUEST: Self = Self("400 Bad Request");
+    pub(super) const FORBIDDEN: Self = Self("403 Forbidden");
+    pub(super) const NOT_FOUND: Self = Self("404 Not Found");
+    pub(super) const METHOD_NOT_ALLOWED: Self = Self("405 Method Not Allowed");
+    pub(super) const REQUEST_TIMEOUT: Self = Self("408 Request Timeout");
+    pub(super) const LENGTH_REQUIRED: Self = Self("411 Length Required");
+    pub(super) const HEADER_FIELDS_TOO_LARGE: Self = Self("431 Request Header Fields Too Large");
+    pub(super) const INTERNAL_SERVER_ERROR: Self = Self("500 Internal Server Error");
+    pub(super) const VERSION_NOT_SUPPORTED: Self = Self("505 HTTP Version Not Supported");
 }
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
@@ -89,14 +73,12 @@ impl Head {
     }
 
     pub(super) fn render(&self, out: &mut Window<'_>) {
-        out.numbers("HTTP/1.1 $ ", &[self.status.0.into()]);
-        out.text(self.status.phrase());
-        out.text("\r\n");
         let field = |out: &mut Window<'_>, name: &str, value: &[u8]| {
             out.text(name);
             out.bytes(value);
             out.text("\r\n");
         };
+        field(out, "HTTP/1.1 ", self.status.0.as_bytes());
         if let Some(allow) = self.allow {
             field(out, "Allow: ", allow.as_bytes());
         }

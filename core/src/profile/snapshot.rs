@@ -19,14 +19,14 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Snapshot<S> {
     /// The counters now. `words` is [`words`] zeros.
     pub(crate) fn new(rows: &Rows<'_>, words: S) -> Self {
         let mut snapshot = Self { words };
-        snapshot.update(rows, |_, now| now);
+        snapshot.update(rows);
         snapshot
     }
 
     /// Turns what was counted at the moment of the snapshot into what was counted since: nothing for rows that
     /// were cleared meanwhile.
     pub(crate) fn into_difference(mut self, rows: &Rows<'_>) -> Self {
-        self.update(rows, |before, now| now.saturating_sub(before));
+        self.update(rows);
         self
     }
 
@@ -41,14 +41,15 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Snapshot<S> {
         values
     }
 
-    fn update(&mut self, rows: &Rows<'_>, new: impl Fn(u64, u64) -> u64) {
+    /// What was counted beyond what the words say: at first they say zero.
+    fn update(&mut self, rows: &Rows<'_>) {
         for row in rows.rows() {
             let words = self.words.as_mut().get_mut(first_word(rows, row)..);
             let values = rows.values(row);
             for (word, &value) in
                 (words.unwrap_or_default().iter_mut().zip(&values)).take(rows.width())
             {
-                *word = new(*word, value);
+                *word = value.saturating_sub(*word);
             }
         }
     }

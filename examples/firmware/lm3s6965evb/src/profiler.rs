@@ -124,6 +124,17 @@ fn stack_from(registers: Registers, base: usize) -> StackId {
     stacks().intern_callers::<{ DEPTH + 1 }>(registers, base, linker::stack())
 }
 
+/// The tables as the endpoints see them: in flash memory, as `Target::profiles` has it.
+static PROFILES: Profiles<'static> = Profiles {
+    cpu: Some(CPU.view()),
+    heap: Some(Heap::none()),
+    threads: Some(THREADS.view()),
+    block: Some(BLOCK.view()),
+    mutex: Some(MUTEX.view()),
+    tasks: Some(TASKS.view()),
+    ..Profiles::of(STACKS.view())
+};
+
 impl Target for Profiler {
     type Scratch = Lent<'static>;
     type Symbols = NoSymbols;
@@ -131,15 +142,7 @@ impl Target for Profiler {
     type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
-        Profiles {
-            cpu: Some(CPU.view()),
-            heap: Some(Heap::none()),
-            threads: Some(THREADS.view()),
-            block: Some(BLOCK.view()),
-            mutex: Some(MUTEX.view()),
-            tasks: Some(TASKS.view()),
-            ..Profiles::of(stacks())
-        }
+        PROFILES
     }
 
     fn scratch(&self, words: usize) -> Option<Lent<'static>> {

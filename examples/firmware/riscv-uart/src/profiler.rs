@@ -42,6 +42,17 @@ pub(crate) fn on_tick(interrupted: Registers) {
     SAMPLER.tick(interrupted, stack::bounds(), STACKS.view(), CPU.view(), 0);
 }
 
+/// The tables as the endpoints see them: in flash memory, as `Target::profiles` has it.
+static PROFILES: Profiles<'static> = Profiles {
+    cpu: Some(CPU.view()),
+    heap: Some(Heap::none()),
+    threads: Some(THREADS.view()),
+    block: Some(BLOCK.view()),
+    mutex: Some(MUTEX.view()),
+    tasks: Some(TASKS.view()),
+    ..Profiles::of(STACKS.view())
+};
+
 /// The program, as the endpoints see it.
 #[derive(Debug)]
 pub(crate) struct Station;
@@ -53,15 +64,7 @@ impl Target for Station {
     type Threads = [Thread; 0];
 
     fn profiles(&self) -> Profiles<'_> {
-        Profiles {
-            cpu: Some(CPU.view()),
-            heap: Some(Heap::none()),
-            threads: Some(THREADS.view()),
-            block: Some(BLOCK.view()),
-            mutex: Some(MUTEX.view()),
-            tasks: Some(TASKS.view()),
-            ..Profiles::of(STACKS.view())
-        }
+        PROFILES
     }
 
     fn scratch(&self, words: usize) -> Option<Lent<'static>> {
