@@ -54,8 +54,10 @@ impl<'t, T: Target> Goroutines<'t, T> {
         if let Some(thread) = threads.get(index) {
             return Some(Goroutine::Thread(*thread));
         }
-        let task = self.tasks?.get(index - threads.len())?;
-        (!self.leaked_only || task.is_leaked()).then_some(Goroutine::Task(task))
+        match self.tasks?.get(index - threads.len()) {
+            Some(task) if !self.leaked_only || task.is_leaked() => Some(Goroutine::Task(task)),
+            _ => None,
+        }
     }
 
     /// All that there are now.

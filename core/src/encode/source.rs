@@ -41,7 +41,7 @@ enum Records<'t, T: Target> {
 }
 
 /// A snapshot that was turned into a difference, and [`Snapshot::values`]: again a pointer, for programs that take none.
-type Difference<S> = (Snapshot<S>, fn(&Snapshot<S>, &Rows<'_>, RowId) -> Values);
+type Difference<S> = (Snapshot<S>, fn(&Snapshot<S>, &Rows<'_>, usize) -> Values);
 
 /// [`Census::record`].
 type ReadCensus<'t, T> = fn(&Census<'t, T>, usize) -> Option<(StackId, LabelSetId, Values)>;
@@ -172,14 +172,10 @@ impl<'t, T: Target> Source<'t, T> {
     pub(crate) fn record(&self, index: usize) -> Option<Record> {
         let (stack, labels, counted) = match &self.records {
             Records::Rows(rows, difference) => {
-                let row = if index == rows.capacity() {
-                    RowId::LOST
-                } else {
-                    RowId::new(u32::try_from(index).ok()?)
-                };
+                let row = rows.row_at(index);
                 let (stack, tag) = rows.key(row)?;
                 let (counted, may_be_zero) = match difference {
-                    Some((difference, values)) => (values(difference, rows, row), false),
+                    Some((difference, values)) => (values(difference, rows, index), false),
                     None => (rows.values(row), row != RowId::LOST),
                 };
                 if !may_be_zero && counted.iter().all(|&value| value == 0) {

@@ -156,9 +156,10 @@ impl<'t, T: Target> IndexPage<'t, T> {
         self.count = match entry {
             // As in Go, of what is taken anew each time there is nothing to count.
             Entry::CommandLine | Entry::Symbol | Entry::Profile(Kind::Cpu) => 0,
-            Entry::Profile(Kind::ThreadCreate) => profiles
-                .threads
-                .map_or(0, |rows| rows.rows().map(|row| rows.values(row)[0]).sum()),
+            Entry::Profile(Kind::ThreadCreate) => profiles.threads.map_or(0, |rows| {
+                let all = (0..=rows.capacity()).map(|index| rows.row_at(index));
+                all.map(|row| rows.values(row)[0]).sum()
+            }),
             Entry::Profile(Kind::Goroutine) => {
                 let tasks = profiles.tasks.map_or(0, |tasks| tasks.len());
                 (self.target.thread_count() + tasks) as u64

@@ -172,7 +172,8 @@ impl<'a> Rows<'a> {
     /// How many rows are in use. Reads the whole table.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows().count()
+        let used = self.keys.iter().filter(|k| k.load(Ordering::Acquire) != 0);
+        used.count() + usize::from(self.any_lost())
     }
 
     /// Whether no row is in use.
@@ -237,6 +238,16 @@ impl<'a> Rows<'a> {
     #[must_use]
     pub fn has_lost_stacks(&self) -> bool {
         self.causes.load(Ordering::Relaxed) & NO_STACK != 0
+    }
+
+    /// The row with this number, where [`RowId::LOST`] comes after all others.
+    #[inline]
+    pub(crate) const fn row_at(&self, index: usize) -> RowId {
+        if index < self.keys.len() {
+            RowId(index as u32)
+        } else {
+            RowId::LOST
+        }
     }
 
     fn any_lost(&self) -> bool {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::buckets::{RowId, Rows, Values};
+use super::buckets::{Rows, Values};
 
 /// Words of memory that a snapshot of `rows` takes.
 pub(crate) const fn words(rows: &Rows<'_>) -> usize {
@@ -30,12 +30,12 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Snapshot<S> {
         self
     }
 
-    /// The counters of a row, or their differences.
-    pub(crate) fn values(&self, rows: &Rows<'_>, row: RowId) -> Values {
+    /// The counters of the row with this number, or their differences.
+    pub(crate) fn values(&self, rows: &Rows<'_>, index: usize) -> Values {
         let mut values = Values::default();
-        let words = self.words.as_ref().get(first_word(rows, row)..);
-        for (value, &word) in (values.iter_mut().zip(words.unwrap_or_default())).take(rows.width())
-        {
+        let words = self.words.as_ref().get(index * rows.width()..);
+        let words = words.unwrap_or_default().iter().take(rows.width());
+        for (value, &word) in values.iter_mut().zip(words) {
             *value = word;
         }
         values
@@ -43,25 +43,16 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Snapshot<S> {
 
     /// What was counted beyond what the words say: at first they say zero.
     fn update(&mut self, rows: &Rows<'_>) {
-        for row in rows.rows() {
-            let words = self.words.as_mut().get_mut(first_word(rows, row)..);
-            let values = rows.values(row);
-            for (word, &value) in
-                (words.unwrap_or_default().iter_mut().zip(&values)).take(rows.width())
-            {
-                *word = value.saturating_sub(*word);
+        let words_of_rows = self.words.as_mut().chunks_mut(rows.width().max(1));
+        for (index, words) in words_of_rows.enumerate() {
+            let row = rows.row_at(index);
+            if rows.key(row).is_some() {
+                for (word, value) in words.iter_mut().zip(rows.values(row)) {
+                    *word = value.saturating_sub(*word);
+                }
             }
         }
     }
-}
-
-fn first_word(rows: &Rows<'_>, row: RowId) -> usize {
-    let index = if row == RowId::LOST {
-        rows.capacity()
-    } else {
-        row.index() as usize
-    };
-    index.saturating_mul(rows.width())
 }
 
 #[cfg(all(test, not(loom)))]
@@ -84,8 +75,9 @@ mod tests {
         rows.add(StackId::LOST, 0, &[7, 70]);
         let difference = snapshot.into_difference(&rows);
         rows.add_to(old, &[1000, 1000]);
-        assert_eq!(difference.values(&rows, old), [1, 10, 0, 0]);
-        assert_eq!(difference.values(&rows, new), [3, 30, 0, 0]);
-        assert_eq!(difference.values(&rows, RowId::LOST), [7, 70, 0, 0]);
+        for (row, expected) in [(old, [1, 10, 0, 0]), (new, [3, 30, 0, 0])] {
+            assert_eq!(difference.values(&rows, row.index() as usize), expected);
+        }
+        assert_eq!(difference.values(&rows, rows.capacity()), [7, 70, 0, 0]);
     }
 }
