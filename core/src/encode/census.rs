@@ -94,11 +94,10 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
     fn since(&self, before: &Self, scratch: impl Fn(usize) -> Option<S>) -> Option<Self> {
         let (now, before) = (self.pairs.as_slice(), before.pairs.as_slice());
         let mut pairs = Pairs::with_room(now.len().checked_add(before.len())?, scratch)?;
-        for &[key, count] in now {
-            pairs.push([key, count]);
-        }
-        for &[key, count] in before {
-            pairs.push([key, count.wrapping_neg()]);
+        for (list, sign) in [(now, 1), (before, -1i64 as u64)] {
+            for &[key, count] in list {
+                pairs.push([key, count.wrapping_mul(sign)]);
+            }
         }
         Some(Self { pairs }.summed())
     }

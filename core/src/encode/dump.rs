@@ -220,6 +220,7 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
     /// Nanoseconds.
     fn waiting(&self, goroutine: &Goroutine) -> u64 {
         match goroutine {
+            Goroutine::Thread(_) if !Self::HAS_THREADS => 0,
             Goroutine::Thread(thread) => saturating_nanos(thread.waiting),
             Goroutine::Task(task) => self.now.nanos_since(task.since),
         }

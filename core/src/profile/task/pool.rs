@@ -451,7 +451,9 @@ impl Slot {
     /// All but the name.
     fn read(&self, flags: Flags, polls: u64) -> Task {
         let instant = |time: &Wide| Instant::from_nanos(time.load());
-        let [spawned, pended, woken] = [&self.spawned, &self.pended, &self.woken].map(instant);
+        let spawned = instant(&self.spawned);
+        let pended = instant(&self.pended);
+        let woken = instant(&self.woken);
         let state = flags.state();
         Task {
             id: self.id.load(),
