@@ -18,11 +18,14 @@ pub(crate) struct LabelStrings<'t, S> {
     last: u32,
 }
 
+/// Is shown the numbers of a key and a value.
+type Visit<'a> = dyn FnMut(u32, u32) + 'a;
+
 /// What reads and gives numbers. The view of a table brings it, so that a program without labels is without this code.
 #[derive(Debug)]
 pub(crate) struct Numbering {
     insert: fn(Labels<'_>, LabelSetId, &mut [u64], &mut u32),
-    visit: fn(Labels<'_>, LabelSetId, Option<&[u64]>, &mut dyn FnMut(u32, u32)),
+    visit: fn(Labels<'_>, LabelSetId, Option<&[u64]>, &mut Visit<'_>),
     find: fn(Labels<'_>, u32, Option<&[u64]>) -> TextId,
 }
 
@@ -53,7 +56,7 @@ impl<'t, S: AsRef<[u64]> + AsMut<[u64]>> LabelStrings<'t, S> {
     }
 
     /// Shows the keys and values of a set that is in, by their numbers; 0 for a string that is empty.
-    pub(crate) fn for_each_pair(&self, set: LabelSetId, visit: &mut dyn FnMut(u32, u32)) {
+    pub(crate) fn for_each_pair(&self, set: LabelSetId, visit: &mut Visit<'_>) {
         if let Some(labels) = self.of(set) {
             (labels.numbering().visit)(labels, set, self.words(), visit);
         }
@@ -101,12 +104,7 @@ fn insert(labels: Labels<'_>, set: LabelSetId, words: &mut [u64], last: &mut u32
     }
 }
 
-fn visit(
-    labels: Labels<'_>,
-    set: LabelSetId,
-    words: Option<&[u64]>,
-    visit: &mut dyn FnMut(u32, u32),
-) {
+fn visit(labels: Labels<'_>, set: LabelSetId, words: Option<&[u64]>, visit: &mut Visit<'_>) {
     for &(key, value) in labels.ids(set).as_slice() {
         visit(number(key, words), number(value, words));
     }

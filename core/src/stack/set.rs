@@ -31,8 +31,7 @@ pub(crate) const fn is_valid_len(len: usize) -> bool {
 ///
 /// `word` must not be zero. May run in a signal handler or an interrupt: at most 8 probes a level and 64 in
 /// the last.
-// Several tables use it: in a small machine it is there once.
-#[cfg_attr(target_pointer_width = "64", inline)]
+#[inline]
 pub(crate) fn find_or_insert(slots: &[AtomicUsize], word: usize) -> Option<usize> {
     let hash = hash(word);
     // An array without words has no index that is looked up in vain.
@@ -91,8 +90,7 @@ fn holds_or_takes(slot: &AtomicUsize, word: usize) -> bool {
 
 /// Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4): the bits above the middle of the product depend on all of
 /// the word's lower half and, through it, on what the callers pack into the upper one.
-// Several tables use it: in a small machine it is there once.
-#[cfg_attr(target_pointer_width = "64", inline)]
+#[inline]
 fn hash(word: usize) -> usize {
     #[cfg(target_pointer_width = "64")]
     const FACTOR: usize = 0x9e37_79b9_7f4a_7c15;

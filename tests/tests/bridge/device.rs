@@ -175,7 +175,11 @@ impl Target for Device {
     fn symbols(&self, _: &mut dyn Iterator<Item = (LocationId, usize)>) -> NoSymbols {
         NoSymbols {
             file: "[firmware]",
-            build_id: *self.build_id.lock().unwrap_or_else(PoisonError::into_inner),
+            build_id: self
+                .build_id
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 
