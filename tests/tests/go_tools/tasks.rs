@@ -17,13 +17,32 @@ fn report(args: &[&str]) -> String {
     go.pprof(args).succeeded().text().to_owned()
 }
 
-/// The time that `-list` gives for a line of the source: a dot for none.
-#[track_caller]
-fn time_of(list: &str, code: &str) -> String {
-    let line = list.lines().find(|line| line.trim_end().ends_with(code));
-    let line = line.unwrap_or_else(|| panic!("no line {code} in:\n{list}"));
-    let time = line.split_whitespace().nth(1);
-    time.unwrap_or_default().to_owned()
+/// The lines of a function of the source, with their time.
+struct Listing(String);
+
+impl Listing {
+    fn of(function: &str, url: &str) -> Self {
+        Self(report(&["-unit=ns", "-list", function, url]))
+    }
+
+    /// How much of the total a line and its callees have, in percent.
+    #[track_caller]
+    fn share_of(&self, code: &str) -> f64 {
+        let Self(list) = self;
+        let line = list.lines().find(|line| line.trim_end().ends_with(code));
+        let time = line.and_then(|line| line.split_whitespace().nth(1));
+        let total = list.lines().find_map(|line| line.strip_prefix("Total: "));
+        let share = time.zip(total).and_then(|(time, total)| {
+            // A dot for none.
+            let time = if time == "." { 0.0 } else { nanos(time)? };
+            Some(100.0 * time / nanos(total)?)
+        });
+        share.unwrap_or_else(|| panic!("no line {code} in:\n{list}"))
+    }
+}
+
+fn nanos(time: &str) -> Option<f64> {
+    time.strip_suffix("ns")?.parse().ok()
 }
 
 #[test]
@@ -47,23 +66,24 @@ fn block_is_where_tasks_and_threads_wait() {
         assert!(!top.contains(elsewhere), "{elsewhere} in:\n{top}");
     }
     // To the line: the lock, and the answer.
-    let list = report(&["-list", r"notary::Line::register", &url]);
-    let routine = list.lines().find(|line| line.starts_with("ROUTINE"));
+    let list = Listing::of("notary::Line::register", &url);
+    let routine = list.0.lines().find(|line| line.starts_with("ROUTINE"));
     assert!(
         routine.is_some_and(|line| line.ends_with("/examples/server/notary.rs")),
-        "{list}"
+        "{}",
+        list.0
     );
-    for waits in [
-        "let notary = self.notary.lock().await;",
-        "answer.await.ok()",
+    for (line, shares) in [
+        ("let (receipt, answer) = oneshot::channel();", 0.0..2.0),
+        ("let notary = self.notary.lock().await;", 5.0..100.0),
+        ("answer.await.ok()", 2.0..100.0),
     ] {
-        assert_ne!(time_of(&list, waits), ".", "{list}");
+        assert!(
+            shares.contains(&list.share_of(line)),
+            "{line} in:\n{}",
+            list.0
+        );
     }
-    assert_eq!(
-        time_of(&list, "let (receipt, answer) = oneshot::channel();"),
-        ".",
-        "{list}"
-    );
 }
 
 /// Stacks end at the lock or the channel, not in how that waits and wakes.
@@ -102,13 +122,15 @@ fn mutex_is_who_held_the_lock() {
         let share = cum_share(&top, other).unwrap_or(0.0);
         assert!(share < 2.0, "{other} in:\n{top}");
     }
-    // It is let go of at the end of the function, and not where it is taken.
-    let list = report(&["-list", r"notary::Line::register", &url]);
+    // It is let go of at the end of the function, and at no line before that.
+    let list = Listing::of("notary::Line::register", &url);
     for line in [
+        "let (receipt, answer) = oneshot::channel();",
         "let notary = self.notary.lock().await;",
+        "notary.send(Entry { digest, receipt }).await.ok()?;",
         "answer.await.ok()",
     ] {
-        assert_eq!(time_of(&list, line), ".", "{list}");
+        assert!(list.share_of(line) < 2.0, "{line} in:\n{}", list.0);
     }
 }
 
