@@ -8,7 +8,12 @@ use crate::server::{Captured, Example, cum_share, expect_shares};
 /// The task that is on the line to the notary, or waits for it.
 const REGISTER: &str = "server::notary::Line::register::{{closure}}";
 const LEAK: &str = "server::bell::Bell::heard::{{closure}}";
+const ACCEPT: &str = "server::service::accept::{{closure}}";
+const SERVE: &str = "server::service::serve_connection::{{closure}}";
 const RESPOND: &str = "server::service::respond::{{closure}}";
+
+/// Tasks have higher numbers than this.
+const TASKS: u64 = 1_000_000_000;
 
 /// A report with all nodes.
 fn report(args: &[&str]) -> String {
@@ -144,8 +149,8 @@ fn goroutine_has_all_threads_and_tasks() {
         "server::load::use_service",
         "server::service::work",
         "server::service::maintain",
-        "server::service::accept::{{closure}}",
-        "server::service::serve_connection::{{closure}}",
+        ACCEPT,
+        SERVE,
         "server::notary::keep_records::{{closure}}",
         LEAK,
     ];
@@ -154,7 +159,7 @@ fn goroutine_has_all_threads_and_tasks() {
     // Each with the file and the line of its await.
     let raw = report(&["-raw", &url]);
     for (function, file) in [
-        ("server::service::accept::{{closure}}", "/service.rs:"),
+        (ACCEPT, "/service.rs:"),
         ("server::notary::keep_records::{{closure}}", "/notary.rs:"),
         (LEAK, "/bell.rs:"),
     ] {
@@ -191,7 +196,11 @@ fn differences_have_only_what_came_since() {
     }
     // Those that are still there are none that came.
     let since = example.profile("goroutine?seconds=1");
-    assert_eq!(since.total("goroutine", "server::service::accept"), 0);
+    // But for a connection that was just made there.
+    let accepts = since.stacks().into_iter().filter(|stack| {
+        stack.has_frame("server::service::accept") && !stack.has_frame("picoprof_std::tracer::task")
+    });
+    assert_eq!(accepts.count(), 0);
     assert_eq!(since.total("goroutine", LEAK), 0);
     let since = example.profile("goroutineleak?seconds=1");
     assert_eq!(since.total("goroutineleak", ""), 0);
@@ -200,52 +209,70 @@ fn differences_have_only_what_came_since() {
 #[test]
 fn a_dump_says_what_each_is_at() {
     let example = Example::shared();
-    let mut labelled = false;
-    let mut waits_for_lock = false;
+    let (mut labelled, mut waits_for_lock) = (false, false);
     // Some things are seen only now and then.
     for _ in 0..50 {
         let text = String::from_utf8(example.get("goroutine?debug=2")).expect("it is text");
         let all = dump::parse(&text).unwrap_or_else(|error| panic!("{error} in:\n{text}"));
         assert!(all.len() > 15, "{text}");
-        // Tasks, and not the thread that runs one just now.
-        let of = |function: &str| -> Vec<&Goroutine> {
-            let is_in =
-                |it: &&Goroutine| it.id > 1_000_000_000 && it.functions().contains(&function);
-            all.iter().filter(is_in).collect()
+        // Tasks, and not the threads that run them. By name, as one that was never suspended is where it was made: a new
+        // connection is in `accept`.
+        let named = |name: &str| -> Vec<&Goroutine> {
+            let name = format!("picoprof.task[{name}]");
+            let is_it = |it: &&Goroutine| it.functions().last() == Some(&name.as_str());
+            all.iter().filter(is_it).collect()
         };
         let leaks: Vec<_> = all.iter().filter(|it| it.is_leaked).collect();
         assert!(
             matches!(leaks[..], [leak] if leak.functions().contains(&LEAK)),
             "{text}"
         );
-        let [accepts] = of("server::service::accept::{{closure}}")[..] else {
-            panic!("{text}");
-        };
-        // Spawned, each of them, by a function that is named: the main thread's, or another task's.
-        for (spawned, by, parent) in [
-            (LEAK, "server::service::Service::spawn", 0),
-            (
-                "server::service::serve_connection::{{closure}}",
-                "server::service::accept::{{closure}}",
-                accepts.id,
-            ),
+        // Each made by a function that is named: the main thread's, or that of another task.
+        for name in ["acceptor", "notary", "leaked on purpose"] {
+            let [task] = named(name)[..] else {
+                panic!("{name} in:\n{text}");
+            };
+            let created = created(task, &text);
+            assert_eq!(created, ("server::service::Service::spawn", 0), "{text}");
+        }
+        for (name, function, parents) in [
+            ("connection", ACCEPT, "acceptor"),
+            ("request", SERVE, "connection"),
+            ("registration", RESPOND, "request"),
         ] {
-            for it in of(spawned) {
-                let place = it.created_by.as_ref().expect("it says who");
-                assert_eq!((place.function.as_str(), it.parent), (by, parent), "{text}");
+            for task in named(name) {
+                let (by, parent) = created(task, &text);
+                // The parent may be over before its turn comes to be printed.
+                let parent_there = all.iter().find(|it| it.id == parent);
+                let is_one = parent_there.is_none_or(|it| named(parents).contains(&it));
                 assert!(
-                    place.file.ends_with("/service.rs") && place.line > 0,
-                    "{text}"
+                    by == function && parent > TASKS && is_one,
+                    "{name} in:\n{text}"
                 );
             }
         }
-        waits_for_lock |= of(REGISTER).iter().any(|it| it.state == "sync.Mutex.Lock");
-        labelled |= of(REGISTER).iter().any(|it| it.labels == "route: put");
+        let at_lock =
+            |it: &&Goroutine| it.functions().contains(&REGISTER) && it.state == "sync.Mutex.Lock";
+        waits_for_lock |= named("registration").iter().any(at_lock);
+        labelled |= named("registration")
+            .iter()
+            .any(|it| it.labels == "route: put");
         if labelled && waits_for_lock {
             return;
         }
     }
     panic!("labels: {labelled}, a task that waits for a lock: {waits_for_lock}");
+}
+
+/// The function that made a task, and the number of the task that it made it in.
+#[track_caller]
+fn created<'a>(task: &'a Goroutine, text: &str) -> (&'a str, u64) {
+    let place = task.created_by.as_ref().expect("it says who");
+    assert!(
+        place.file.ends_with("/service.rs") && place.line > 0,
+        "{text}"
+    );
+    (&place.function, task.parent)
 }
 
 #[test]
