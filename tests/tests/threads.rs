@@ -127,7 +127,9 @@ fn a_thread_that_keeps_signals_away_is_listed_without_its_stack() {
     subject.ask("deaf");
     let begun = Instant::now();
     let stacks = subject.profile("goroutine").stacks();
-    assert!(begun.elapsed() < Duration::from_secs(1), "{begun:?}");
+    // Others' work on a busy machine is no time that it was waited for.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
     let all: i64 = stacks.iter().map(|stack| stack.values[0]).sum();
     assert_eq!(all, 3, "{stacks:#?}");
     assert_eq!(threads_in(&stacks, "hears_nothing"), 0, "{stacks:#?}");

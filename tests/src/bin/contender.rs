@@ -2,7 +2,7 @@
 //!
 //! * `hold LOCK ROUNDS MILLISECONDS`: a thread holds a lock (`mutex`, `parking`, `write`) so often and so long while three
 //!   others want it; for how many nanoseconds it had it, and for how many the others waited, all in all.
-//! * `each`: waits once for each thing that there is to wait for, [`WAIT`] long.
+//! * `each MILLISECONDS`: waits once for each thing that there is to wait for, so long.
 //! * `uncontended`: uses locks that nobody else wants.
 //! * `rates BLOCK MUTEX`: sets what is sampled.
 //! * `crowd THREADS`: has so many threads wait at one address; how many were woken.
@@ -41,6 +41,7 @@ fn main() -> io::Result<()> {
                 format!("{} {}", held.as_nanos(), waited.as_nanos())
             }
             "each" => {
+                WAIT.store(number(1), Ordering::SeqCst);
                 each();
                 String::new()
             }
@@ -132,8 +133,12 @@ fn wants<L: Lock>(lock: &L) -> Duration {
     black_box(lock.locked(|| begun.elapsed()))
 }
 
-/// How long each of [`each`] waits, at least.
-const WAIT: Duration = Duration::from_millis(30);
+/// How long each of [`each`] waits, at least, in milliseconds.
+static WAIT: AtomicU32 = AtomicU32::new(0);
+
+fn sleep_a_while() {
+    thread::sleep(Duration::from_millis(WAIT.load(Ordering::SeqCst).into()));
+}
 
 /// Has one function wait for another.
 fn meet(waits: impl FnOnce() + Send, releases: impl FnOnce() + Send) {
@@ -166,7 +171,7 @@ fn wait_after(begun: &AtomicBool) {
     while !begun.load(Ordering::SeqCst) {
         thread::sleep(Duration::from_millis(1));
     }
-    thread::sleep(WAIT);
+    sleep_a_while();
 }
 
 /// A function of its own, which is to be on the stack.
@@ -272,7 +277,7 @@ fn signals() {
     thread::scope(|scope| {
         scope.spawn(named!(releases_once, || once.call_once(|| {
             begun.store(true, Ordering::SeqCst);
-            thread::sleep(WAIT);
+            sleep_a_while();
         })));
         while !begun.load(Ordering::SeqCst) {
             thread::yield_now();
@@ -285,7 +290,7 @@ fn signals() {
         scope.spawn(named!(releases_once_lock, || {
             value.get_or_init(|| {
                 begun.store(true, Ordering::SeqCst);
-                thread::sleep(WAIT);
+                sleep_a_while();
             });
         }));
         while !begun.load(Ordering::SeqCst) {
@@ -301,14 +306,14 @@ fn signals() {
             thread::park();
         }
     ));
-    thread::sleep(WAIT);
+    sleep_a_while();
     done.store(true, Ordering::SeqCst);
     let thread = parked.thread().clone();
     named!(releases_park, || thread.unpark())();
     parked.join().expect("it does not panic");
     // A scope waits for its threads by parking.
     named!(waits_scope, || thread::scope(|scope| {
-        scope.spawn(|| thread::sleep(WAIT));
+        scope.spawn(sleep_a_while);
     }))();
 }
 
