@@ -3,6 +3,7 @@
 passed=0
 failed=0
 failures=()
+beside=()
 verbose=
 
 main() {
@@ -31,6 +32,8 @@ main() {
 # The closing lines.
 finish() {
     local name
+    # Where a step failed that the others can't do without.
+    [ ${#beside[@]} -eq 0 ] || kill "${beside[@]}" 2>/dev/null
     for name in "${failures[@]}"; do
         echo "failed: $name"
     done
@@ -77,6 +80,28 @@ suite() {
         [ $status -ne 0 ] || [ "$good" -gt 0 ] || echo "no test was run" >>"$log"
         fail_step "$1" $((bad > 0 ? bad : 1)) "$good passed, "
     fi
+}
+
+# begin NAME COMMAND…: runs it beside the steps that follow, up to the one whose command is `ended NAME`.
+begin() {
+    local path=$logs/${1//[^a-z0-9]/-}
+    rm -f "$path.status"
+    (
+        "${@:2}" </dev/null >"$path.out" 2>&1
+        echo $? >"$path.status"
+    ) &
+    beside+=($!)
+}
+
+# Waits for what was begun; prints what it said, and fails if it has.
+ended() {
+    local path=$logs/${1//[^a-z0-9]/-}
+    # Not with `wait`, as this may be in a subshell, whose child it isn't.
+    until [ -s "$path.status" ]; do
+        sleep 0.2
+    done
+    cat "$path.out"
+    return "$(<"$path.status")"
 }
 
 # Runs one step with its output in a log; sets $log and $took.

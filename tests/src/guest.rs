@@ -108,7 +108,7 @@ impl Machine {
         let image = (built.join(self.target()).join("release")).join(self.package());
         assert!(
             image.is_file(),
-            "{} is missing. Run tests/run once, whose step \"firmware images\" builds it, or set PICOPROF_FIRMWARE to a \
+            "{} is missing. Run tests/run once, whose step \"images and examples\" builds it, or set PICOPROF_FIRMWARE to a \
              target directory of examples/firmware.",
             image.display()
         );
