@@ -175,6 +175,7 @@ pub mod transport;
 pub use build_id::BuildId;
 pub use exclusive::Exclusive;
 pub use profile::task::{Tracer, set_tracer, task};
+pub use profile::trace;
 pub use scratch::ScratchPool;
 pub use stack::LocationId;
 pub use target::{Function, Line, Mapping, NoSymbols, StartError, Symbols, Target, Thread};

@@ -5,9 +5,17 @@
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
-pub(crate) use portable_atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use portable_atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+
+/// Keeps code of one thread in order, for who interrupts it there.
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::compiler_fence;
+
+/// Nothing interrupts a model's threads.
+#[cfg(loom)]
+pub(crate) const fn compiler_fence(_: Ordering) {}
 
 /// A cell as loom has it.
 #[cfg(not(loom))]

@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::build_id::BuildId;
 use crate::encode::Body;
 use crate::profile::labels::LabelSetId;
+use crate::profile::trace::TraceHost;
 use crate::profile::{Kind, Profiles, Role, Wait};
 use crate::stack::{LocationId, StackId};
 
@@ -87,6 +88,11 @@ pub trait Target {
     fn role_of(&self, function: &str) -> Role {
         let _ = function;
         Role::Program
+    }
+
+    /// What `trace` needs: `None` if nothing is recorded for it, and then there's no such endpoint.
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        None
     }
 
     /// Starts sampling CPU time, `hz` times a second of it (0: as it likes best); answers the period in

@@ -91,9 +91,15 @@ impl<const DEPTH: usize> Sampler<DEPTH> {
     /// Of a stack deeper than `DEPTH` the outer frames are missing: [`Marker::TooDeep`](crate::stack::Marker::TooDeep) stands for them. A sample in the
     /// middle of another sample of this core is counted as lost.
     ///
+    /// Answers the stack, for a [trace](crate::trace::Event::sample); `None` if it doesn't run.
+    ///
     /// For an interrupt: no lock, and it reads nothing outside `bounds`, which must hold the interrupted code's stack. Some
     /// hundred instructions, and some forty a frame that was not in the last sample.
     #[inline]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "who wants no trace needs no stack"
+    )]
     pub fn tick(
         &self,
         registers: Registers,
@@ -101,10 +107,12 @@ impl<const DEPTH: usize> Sampler<DEPTH> {
         stacks: Stacks<'_>,
         rows: Rows<'_>,
         tag: u32,
-    ) {
-        if self.is_running() {
-            rows.add(self.stack(registers, bounds, stacks), tag, &[1]);
-        }
+    ) -> Option<StackId> {
+        self.is_running().then(|| {
+            let stack = self.stack(registers, bounds, stacks);
+            rows.add(stack, tag, &[1]);
+            stack
+        })
     }
 
     fn stack(&self, registers: Registers, bounds: StackBounds, stacks: Stacks<'_>) -> StackId {

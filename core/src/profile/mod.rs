@@ -13,6 +13,7 @@ pub mod lock;
 pub(crate) mod snapshot;
 pub(crate) mod tag;
 pub mod task;
+pub mod trace;
 mod wait;
 
 pub use kind::{Kind, ValueType};

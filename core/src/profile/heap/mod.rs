@@ -147,6 +147,20 @@ impl<'a> Heap<'a> {
         true
     }
 
+    /// Bytes that are allocated now, by what was sampled. Reads all rows.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        let rate = self.rate() as u64;
+        let rows = self.rows.rows().map(|row| self.rows.values(row));
+        let bytes: i64 = rows
+            .map(|counted| {
+                let [.., bytes] = (self.scale)(&counted, rate).values;
+                bytes
+            })
+            .fold(0, i64::saturating_add);
+        u64::try_from(bytes).unwrap_or(0)
+    }
+
     /// Mean bytes between samples.
     #[must_use]
     #[inline]

@@ -22,7 +22,6 @@ mod waker;
 mod wide;
 
 pub use installed::set_tracer;
-#[cfg(any(feature = "critical-section", all(feature = "lock_api", not(loom))))]
 pub(crate) use installed::tracer;
 pub use pool::{TaskPool, Tasks};
 pub use traced::{Traced, task};

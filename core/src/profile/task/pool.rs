@@ -16,6 +16,7 @@ use super::tracer::Tracer;
 use super::wide::Wide;
 use super::{State, Task, waker};
 use crate::profile::labels::LabelSetId;
+use crate::profile::trace::{self, Event};
 use crate::stack::capture::Registers;
 use crate::stack::{Counter, StackId};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, array_of, const_fn};
@@ -147,6 +148,13 @@ impl<'a> Tasks<'a> {
             return None;
         }
         (self.snapshot)(self.slots.get(slot)?)
+    }
+
+    /// The task that a trace calls so.
+    pub(crate) fn find(&self, traced: u32) -> Option<Task> {
+        // Numbers beyond 2^32, of a pool whose size is no power of two, aren't found.
+        let slot = (traced.wrapping_sub(1) as usize).checked_rem(self.capacity())?;
+        self.get(slot).filter(|task| task.id as u32 == traced)
     }
 
     /// A slot for a task that begins, and the task's number; `None` if there's no room, which is counted.
@@ -287,7 +295,12 @@ impl Slot {
             self.pended.store(0);
             self.woken.store(0);
         });
-        if written { self.state.begin() } else { None }
+        let held = if written { self.state.begin() } else { None };
+        if held.is_some() && trace::is_on() {
+            let event = Event::task_spawned(self.traced_id(), spawn.labels, spawn.stack);
+            trace::record_with(event, name, "");
+        }
+        held
     }
 
     /// A poll begins, by someone whose stack pointer is `base`.
@@ -301,6 +314,7 @@ impl Slot {
         let polling = held.poll(is_nested)?;
         self.base.store(base, Ordering::Relaxed);
         self.polls.store(self.polls.load().wrapping_add(1));
+        trace::record(|| Event::task_polled(self.traced_id(), is_nested));
         Some(polling)
     }
 
@@ -318,7 +332,10 @@ impl Slot {
             self.pended.store(now);
             now
         });
+        // Before anybody can wake it, or another thread poll it.
+        trace::record(|| Event::task_pending(self.traced_id(), self.awaits_at()));
         polling.pend(executor, || {
+            trace::record(|| Event::task_woken(self.traced_id(), StackId::EMPTY));
             let now = pended.unwrap_or_else(|| tracer.now().as_nanos());
             self.woken.store(now);
         });
@@ -326,6 +343,7 @@ impl Slot {
 
     /// The task ends with this poll.
     pub(super) fn finish(&self, polling: Polling<'_>) {
+        trace::record(|| Event::task_ended(self.traced_id()));
         if polling.finish() {
             count_end();
         }
@@ -333,8 +351,10 @@ impl Slot {
 
     /// The wrapper goes.
     pub(super) fn end(&self, held: Held<'_>) {
+        let id = self.traced_id();
         let end = held.end();
         if end.is_end {
+            trace::record(|| Event::task_ended(id));
             count_end();
         }
         self.free_if(end.is_free);
@@ -380,6 +400,7 @@ impl Slot {
         let waited = now.since(Instant::from_nanos(self.pended.load()));
         let waker = tracer.current();
         let stack = tracer.stack(registers, waker.base());
+        trace::record(|| Event::task_woken(self.traced_id(), stack));
         tracer.record_mutex(stack, waker.labels(), waited);
         tracer.record_block(self.awaits_at(), self.labels(), waited);
     }
@@ -387,6 +408,7 @@ impl Slot {
     fn record_woken(&self) {
         if let Some(tracer) = tracer() {
             self.woken.store(tracer.now().as_nanos());
+            trace::record(|| Event::task_woken(self.traced_id(), StackId::EMPTY));
         }
     }
 
@@ -397,7 +419,13 @@ impl Slot {
         }
     }
 
-    pub(super) fn set_labels(&self, labels: LabelSetId) {
+    /// The task gets other labels before it is polled.
+    pub(super) fn relabel(&self, labels: LabelSetId) {
+        self.set_labels(labels);
+        trace::record(|| Event::task_labelled(self.traced_id(), labels));
+    }
+
+    fn set_labels(&self, labels: LabelSetId) {
         self.labels.store(labels.to_bits(), Ordering::Release);
     }
 
@@ -419,6 +447,12 @@ impl Slot {
     /// The number of the task that is or was in it; 0 before the first.
     pub(super) fn id(&self) -> u64 {
         self.id.load()
+    }
+
+    /// What a trace calls the task: no two are called the same that are there at the same time, or nearly so.
+    #[inline]
+    fn traced_id(&self) -> u32 {
+        self.id() as u32
     }
 
     /// The task in it, if there's one.

@@ -58,7 +58,7 @@ impl<F> Traced<F> {
     pub fn labels<'l>(self, labels: impl AsRef<[(&'l str, &'l str)]>) -> Self {
         if let (Some(seen), Some(tracer)) = (&self.seen, tracer()) {
             let all = tracer.extend_labels(seen.slot.labels(), labels.as_ref());
-            seen.slot.set_labels(all);
+            seen.slot.relabel(all);
         }
         self
     }

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use super::pool::{Slot, Tasks};
 use crate::profile::labels::LabelSetId;
+use crate::profile::trace::Event;
 use crate::stack::StackId;
 use crate::stack::capture::Registers;
 use crate::time::Instant;
@@ -43,6 +44,17 @@ pub trait Tracer: Sync {
     /// A task was woken after it had waited, by whoever is at `stack` and has these labels; or that one unlocked what others
     /// waited for, or let interrupts wait. For `mutex`.
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration);
+
+    /// Something happened that belongs into a [trace](crate::trace), just now and on the calling thread: for
+    /// [`Trace::record`](crate::trace::Trace::record). It is only called while [somebody wants to know](crate::trace::is_on).
+    fn record(&self, event: Event) {
+        let _ = event;
+    }
+
+    /// The same of something with a name or a text: for [`Trace::record_with`](crate::trace::Trace::record_with).
+    fn record_with(&self, event: Event, name: &'static str, text: &str) {
+        let _ = (event, name, text);
+    }
 
     /// The labels of `base` and these; where there are no labels, `base`.
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
