@@ -15,6 +15,7 @@ pub(crate) mod reasons;
 pub(crate) mod records;
 pub mod source;
 pub mod text;
+pub mod trace;
 pub(crate) mod used;
 pub(crate) mod wire;
 

@@ -29,7 +29,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Transmit {
     /// So many bytes are in the buffer. Send them, and call `transmit` again.
     Wrote(usize),
-    /// A profile is being taken. Call `transmit` again at this time, and
+    /// A profile or a trace is being taken. Call `transmit` again at this time, and
     /// [`receive_end`](Connection::receive_end) if the client goes before.
     WaitUntil(Instant),
     /// More of a request is needed. Call [`receive`](Connection::receive) when there is some, then
@@ -137,11 +137,16 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
     }
 
     /// Says that the client will send no more. As in Go's server, a client that closes its side while a
-    /// profile is being taken has gone: sampling stops. A response that has begun is still sent. Call
+    /// profile or a trace is being taken has gone: sampling stops. Any other response that has begun is still sent. Call
     /// `transmit` after it.
     pub fn receive_end(&mut self) {
         self.is_ended = true;
-        if matches!(self.state, State::Waiting { .. }) {
+        let is_taken = match &self.state {
+            State::Waiting { .. } => true,
+            State::Sending(sending) => sending.is_recording(),
+            _ => false,
+        };
+        if is_taken {
             // Sampling ends here and not when `transmit` is called.
             self.state = State::Closed;
         }
@@ -159,10 +164,11 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
             // A state stays where it is: it is large, and stacks may be small.
             let answer = match &self.state {
                 State::Reading { limit } => self.read(now, *limit),
-                // The client has gone, be it before the profile was begun.
+                // The client has gone, be it before the profile or the trace was begun.
                 State::Waiting { .. } if self.is_ended => self.close(),
                 State::Waiting { until, .. } if now < *until => Some(Transmit::WaitUntil(*until)),
                 State::Waiting { .. } => self.finish(now),
+                State::Sending(sending) if self.is_ended && sending.is_recording() => self.close(),
                 State::Sending(_) if out.is_empty() => Some(Transmit::Wrote(0)),
                 State::Sending(_) => self.send(now, out),
                 State::Discarding {
@@ -264,7 +270,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         };
         let taken = sending.feed(&self.input);
         consume(&mut self.input, taken, 0..0);
-        match sending.fill(out) {
+        match sending.fill(now, out) {
             Fill::Wrote(n) => Some(Transmit::Wrote(n)),
             Fill::WantsInput if taken > 0 || !self.input.is_empty() => None,
             Fill::WantsInput if self.is_ended => self.close(),
@@ -272,6 +278,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                 Some(deadline) => Some(Transmit::WantRead(deadline)),
                 None => self.close(),
             },
+            Fill::WaitUntil(time) => Some(Transmit::WaitUntil(time)),
             Fill::Done if !sending.reply().keep_alive => self.close(),
             Fill::Done => {
                 self.state = State::Discarding {

@@ -14,10 +14,12 @@ use super::route::{Path, Route};
 use super::sending::{Content, Sending};
 use super::state::{State, Step};
 use super::symbol::SymbolBody;
+use super::tracing::{self, Tracing};
 use crate::encode::dump::DumpEncoder;
 use crate::encode::profile::ProfileEncoder;
 use crate::encode::source::{Before, Source, Waits};
 use crate::encode::text::TextEncoder;
+use crate::encode::trace::{Span, TraceError};
 use crate::profile::{Kind, Profiles};
 use crate::target::{StartError, Target};
 use crate::time::Instant;
@@ -40,8 +42,10 @@ impl<'t, T: Target> Exchange<'t, T> {
     #[inline(never)]
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
         let profiles: Profiles<'t> = self.target.profiles();
+        let is_traced = self.target.trace().is_some();
         let mut clean = Path::new();
-        let route = Route::of(request.path, &mut clean, |kind| profiles.keeps(kind));
+        let is_kept = |kind| profiles.keeps(kind);
+        let route = Route::of(request.path, &mut clean, is_kept, is_traced);
         let is_allowed = request
             .host
             .is_none_or(|host| self.target.is_host_allowed(host));
@@ -67,6 +71,7 @@ impl<'t, T: Target> Exchange<'t, T> {
             (Route::Index, _) => self.index(),
             (Route::CommandLine, _) => self.command_line(),
             (Route::Profile(kind), _) => self.profile(kind, request),
+            (Route::Trace, _) => self.trace(request),
             (Route::Redirect(path), _) => self.redirect(path, request.query),
             (Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
         };
@@ -273,6 +278,48 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.wait(Kind::Cpu, seconds, Waits::All, before, Some(session))
     }
 
+    /// An execution trace, which begins at once.
+    #[inline(never)]
+    fn trace(&self, request: &Request<'_>) -> State<'t, T> {
+        let is_flight = integer(request, b"flight").is_some_and(|value| value > 0);
+        let (span, duration) = if is_flight {
+            (Span::Flight, Some(Duration::ZERO))
+        } else {
+            let mut seconds = Vec::new();
+            let seconds = request.parameter(b"seconds", &mut seconds);
+            (
+                Span::FromNow,
+                tracing::duration(seconds.unwrap_or_default()),
+            )
+        };
+        let Some(duration) = duration else {
+            let text = "invalid value for \"seconds\" - must be at most 86400\n";
+            return self.error(Status::BAD_REQUEST, text);
+        };
+        let trace = match Tracing::begin(self.target, span, self.now, duration) {
+            Ok(trace) => trace,
+            Err(error) => {
+                let text = match error {
+                    TraceError::AlreadyEnabled => {
+                        "Could not enable tracing: execution tracer already enabled\n"
+                    }
+                    TraceError::NoMemory => "Could not enable tracing: there is no memory for it\n",
+                    TraceError::NotRecording => {
+                        let text = "the flight recorder is not on: the program has to begin one, or ask without flight\n";
+                        return self.error(Status::NOT_FOUND, text);
+                    }
+                    TraceError::Unavailable => {
+                        "Could not enable tracing: it is not available here\n"
+                    }
+                };
+                return self.error(Status::INTERNAL_SERVER_ERROR, text);
+            }
+        };
+        let mut head = Head::new(Status::OK, BINARY);
+        head.attachment = Some(("trace", false));
+        self.send(head, Content::Trace(trace))
+    }
+
     #[inline(never)]
     fn start_difference(&self, kind: Kind, seconds: u64, waits: Waits) -> State<'t, T> {
         let Some(before) = Before::now(self.target, kind) else {
@@ -312,7 +359,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         session: Option<CpuSession<'t, T>>,
     ) -> State<'t, T> {
         let mut head = Head::new(Status::OK, BINARY);
-        head.attachment = Some((source.kind, is_delta));
+        head.attachment = Some((source.kind.name(), is_delta));
         let encoded = self.target.encode(ProfileEncoder::new(source));
         head.date = self.target.date();
         let content = Content::Profile(encoded);

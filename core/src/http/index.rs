@@ -52,10 +52,11 @@ enum Entry {
     Profile(Kind),
     CommandLine,
     Symbol,
+    Trace,
 }
 
 /// By name.
-const ENTRIES: [Entry; 10] = [
+const ENTRIES: [Entry; 11] = [
     Entry::Profile(Kind::Allocs),
     Entry::Profile(Kind::Block),
     Entry::CommandLine,
@@ -66,6 +67,7 @@ const ENTRIES: [Entry; 10] = [
     Entry::Profile(Kind::Cpu),
     Entry::Symbol,
     Entry::Profile(Kind::ThreadCreate),
+    Entry::Trace,
 ];
 
 impl Entry {
@@ -74,13 +76,14 @@ impl Entry {
             Self::Profile(kind) => kind.name(),
             Self::CommandLine => "cmdline",
             Self::Symbol => "symbol",
+            Self::Trace => "trace",
         }
     }
 
     /// What the link asks for: text where there is one.
     const fn query(self) -> &'static str {
         match self {
-            Self::CommandLine | Self::Symbol | Self::Profile(Kind::Cpu) => "",
+            Self::CommandLine | Self::Symbol | Self::Trace | Self::Profile(Kind::Cpu) => "",
             Self::Profile(_) => "?debug=1",
         }
     }
@@ -92,6 +95,10 @@ impl Entry {
             Self::Symbol => {
                 "The names of functions, for addresses in the query (GET) or in the body (POST), \
                  separated by +."
+            }
+            Self::Trace => {
+                "What every task and thread does, from now on for some seconds (1, if seconds does not say), for go tool \
+                 trace; with flight=1 what the flight recorder has."
             }
         }
     }
@@ -135,7 +142,8 @@ impl<'t, T: Target> IndexPage<'t, T> {
         let profiles = self.target.profiles();
         let is_kept = |entry: &Entry| match entry {
             Entry::Profile(kind) => profiles.keeps(*kind),
-            _ => true,
+            Entry::Trace => self.target.trace().is_some(),
+            Entry::CommandLine | Entry::Symbol => true,
         };
         let mut kept = ENTRIES.into_iter().filter(is_kept);
         kept.nth(self.cursor.index)
@@ -151,11 +159,11 @@ impl<'t, T: Target> IndexPage<'t, T> {
                 self.target.note(kind),
                 Losses::of(&profiles, kind, profiles.lost(kind), false),
             ),
-            Entry::CommandLine | Entry::Symbol => ("", Losses::none(Kind::Cpu)),
+            Entry::CommandLine | Entry::Symbol | Entry::Trace => ("", Losses::none(Kind::Cpu)),
         };
         self.count = match entry {
             // As in Go, of what is taken anew each time there is nothing to count.
-            Entry::CommandLine | Entry::Symbol | Entry::Profile(Kind::Cpu) => 0,
+            Entry::CommandLine | Entry::Symbol | Entry::Trace | Entry::Profile(Kind::Cpu) => 0,
             Entry::Profile(Kind::ThreadCreate) => profiles.threads.map_or(0, |rows| {
                 let all = (0..=rows.capacity()).map(|index| rows.row_at(index));
                 all.map(|row| rows.values(row)[0]).sum()

@@ -13,5 +13,6 @@ mod route;
 mod sending;
 mod state;
 mod symbol;
+mod tracing;
 
 pub use connection::{Connection, Transmit};

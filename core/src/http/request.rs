@@ -58,30 +58,25 @@ pub(super) enum BadHead {
 }
 
 impl<'b> Request<'b> {
-    /// Parses a head, from its first byte that ends no line; `None` if its end is not there yet.
+    /// Parses a head; `None` if its end is not there yet.
     pub(super) fn parse(bytes: &'b [u8]) -> Result<Option<Self>, BadHead> {
-        let mut head = Rest { bytes };
-        match Self::parse_all(&mut head) {
-            Ok(request) => Ok(Some(Self {
-                len: bytes.len() - head.bytes.len(),
-                ..request
-            })),
-            Err(Stop::Unfinished) => Ok(None),
-            Err(Stop::Bad(why)) => Err(why),
-        }
-    }
-
-    /// RFC 9112 2.1, 3 and 5. A line may end without a CR (2.2), and is never folded.
-    fn parse_all(head: &mut Rest<'b>) -> Result<Self, Stop> {
-        let method = match head.until(b' ', is_token)? {
-            b"GET" => Method::Get,
-            b"HEAD" => Method::Head,
-            b"POST" => Method::Post,
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut head = httparse::Request::new(&mut headers);
+        let len = match head.parse(bytes) {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(BadHead::TooManyHeaders),
+            Err(httparse::Error::Version) => return Err(BadHead::Version),
+            Err(_) => return Err(BadHead::Malformed),
+        };
+        let is_http_11 = head.version == Some(1);
+        let method = match head.method {
+            Some("GET") => Method::Get,
+            Some("HEAD") => Method::Head,
+            Some("POST") => Method::Post,
             _ => Method::Other,
         };
-        let (path, query) = split_target(head.until(b' ', is_in_target)?);
-        let is_http_11 = head.version()?;
-        head.end_line()?;
+        let (path, query) = split_target(head.path.unwrap_or_default().as_bytes());
         let mut request = Self {
             method,
             path,
@@ -90,26 +85,16 @@ impl<'b> Request<'b> {
             keep_alive: is_http_11,
             host: None,
             body: BodyLength::None,
-            len: 0,
+            len,
         };
-        let mut noted = Ok(());
-        let mut headers = 0;
-        while !matches!(head.bytes, [b'\r' | b'\n', ..]) {
-            let name = head.until(b':', is_token)?;
-            let value = head.value()?;
-            headers += 1;
-            if headers > MAX_HEADERS {
-                return Err(Stop::Bad(BadHead::TooManyHeaders));
-            }
-            noted = noted.and_then(|()| request.note_header(name, value));
+        for header in head.headers.iter() {
+            request.note_header(header.name.as_bytes(), header.value.trim_ascii())?;
         }
-        head.end_line()?;
-        noted.map_err(Stop::Bad)?;
         // RFC 9112 3.2: a request without Host is no HTTP/1.1 request.
         if is_http_11 && request.host.is_none() {
-            return MALFORMED;
+            return Err(BadHead::Malformed);
         }
-        Ok(request)
+        Ok(Some(request))
     }
 
     fn note_header(&mut self, name: &[u8], value: &'b [u8]) -> Result<(), BadHead> {
@@ -160,98 +145,6 @@ impl<'b> Request<'b> {
         }
         None
     }
-}
-
-/// What is not read yet of a head.
-struct Rest<'b> {
-    bytes: &'b [u8],
-}
-
-/// Why a head is not read to its end.
-enum Stop {
-    /// The rest has not come yet.
-    Unfinished,
-    Bad(BadHead),
-}
-
-const MALFORMED: Result<Request<'_>, Stop> = Err(Stop::Bad(BadHead::Malformed));
-
-impl<'b> Rest<'b> {
-    fn next(&mut self) -> Result<u8, Stop> {
-        let (&byte, rest) = self.bytes.split_first().ok_or(Stop::Unfinished)?;
-        self.bytes = rest;
-        Ok(byte)
-    }
-
-    fn expect(&mut self, byte: u8, otherwise: BadHead) -> Result<(), Stop> {
-        match self.next()? == byte {
-            true => Ok(()),
-            false => Err(Stop::Bad(otherwise)),
-        }
-    }
-
-    /// One or more bytes of a kind, and the one that ends them.
-    fn until(&mut self, end: u8, is_kind: fn(u8) -> bool) -> Result<&'b [u8], Stop> {
-        let taken = self.all(is_kind);
-        self.expect(end, BadHead::Malformed)?;
-        if taken.is_empty() {
-            return Err(Stop::Bad(BadHead::Malformed));
-        }
-        Ok(taken)
-    }
-
-    /// A field's value, without the spaces around it, and the end of its line.
-    fn value(&mut self) -> Result<&'b [u8], Stop> {
-        let value = self.all(is_in_value);
-        self.end_line()?;
-        Ok(value.trim_ascii())
-    }
-
-    /// Whether it is HTTP/1.1, and not 1.0.
-    fn version(&mut self) -> Result<bool, Stop> {
-        for &byte in b"HTTP/1." {
-            self.expect(byte, BadHead::Version)?;
-        }
-        match self.next()? {
-            b'0' => Ok(false),
-            b'1' => Ok(true),
-            _ => Err(Stop::Bad(BadHead::Version)),
-        }
-    }
-
-    fn end_line(&mut self) -> Result<(), Stop> {
-        match self.next()? {
-            b'\r' => self.expect(b'\n', BadHead::Malformed),
-            b'\n' => Ok(()),
-            _ => Err(Stop::Bad(BadHead::Malformed)),
-        }
-    }
-
-    fn all(&mut self, is_kind: fn(u8) -> bool) -> &'b [u8] {
-        let others = self.bytes.iter().position(|&byte| !is_kind(byte));
-        let (taken, rest) = split_at(self.bytes, others);
-        self.bytes = rest;
-        taken
-    }
-}
-
-/// RFC 9110 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
-}
-
-/// What is no URI's is sent all the same, and leads nowhere.
-fn is_in_target(byte: u8) -> bool {
-    byte > b' ' && byte != 0x7f
-}
-
-/// RFC 9110 5.5.
-fn is_in_value(byte: u8) -> bool {
-    byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 fn split_at(bytes: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
@@ -314,9 +207,6 @@ mod tests {
     extern crate std;
 
     use std::string::String;
-    use std::{format, vec};
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -414,74 +304,6 @@ mod tests {
             ("1 ", 10, None),
         ] {
             assert_eq!(number(digits.as_bytes(), base), value, "{digits:?}");
-        }
-    }
-
-    /// What another parser makes of a head: how long it is, and its target.
-    fn by_httparse(bytes: &[u8]) -> Result<Option<(usize, String)>, BadHead> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut head = httparse::Request::new(&mut headers);
-        match head.parse(bytes) {
-            Ok(httparse::Status::Complete(len)) => Ok(Some((len, head.path.unwrap().into()))),
-            Ok(httparse::Status::Partial) => Ok(None),
-            Err(httparse::Error::TooManyHeaders) => Err(BadHead::TooManyHeaders),
-            Err(httparse::Error::Version) => Err(BadHead::Version),
-            Err(_) => Err(BadHead::Malformed),
-        }
-    }
-
-    /// Bytes that are a head, or nearly one.
-    fn nearly_a_head() -> impl Strategy<Value = String> {
-        let part = prop::sample::select(vec![
-            "GET",
-            "P",
-            " ",
-            "/a?b",
-            "HTTP/1.1",
-            "HTTP/1.0",
-            "HTTP/2.0",
-            "\r\n",
-            "\n",
-            "\r",
-            ":",
-            "Host",
-            "\t",
-            "é",
-            "\0",
-            "\x7f",
-            "x",
-            "Host: a\r\n",
-            "x: \t y \r\n",
-        ]);
-        let parts = |len| prop::collection::vec(part.clone(), len).prop_map(|parts| parts.concat());
-        let lines = (parts(0..3), 0usize..40).prop_map(|(line, count)| line.repeat(count));
-        prop_oneof![
-            parts(1..30),
-            (parts(0..4), lines, parts(0..4)).prop_map(|(start, lines, end)| {
-                format!("GET /{start} HTTP/1.0\r\n{lines}{end}\r\n\r\n")
-            }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_another_parser(head in nearly_a_head()) {
-            // Lines before the head are the connection's.
-            let head = head.trim_start_matches(['\r', '\n']);
-            let ours = Request::parse(head.as_bytes());
-            match by_httparse(head.as_bytes()) {
-                Ok(Some((len, target))) => match ours {
-                    Ok(Some(request)) => {
-                        prop_assert_eq!(request.len, len);
-                        let (path, query) = split_target(target.as_bytes());
-                        prop_assert_eq!((request.path, request.query), (path, query));
-                    }
-                    // What the fields say is judged here.
-                    other => prop_assert_eq!(other.err(), Some(BadHead::Malformed)),
-                },
-                Ok(None) => prop_assert!(matches!(ours, Ok(None)), "{:?}", ours),
-                Err(why) => prop_assert_eq!(ours.err(), Some(why)),
-            }
         }
     }
 }

@@ -5,15 +5,14 @@
 use heapless::Vec;
 
 use crate::encode::wire::Window;
-use crate::profile::Kind;
 
 /// The head of a response. What it renders never changes.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) status: Status,
     pub(super) content_type: &'static str,
-    /// The kind and whether it is a difference, for the name of the file to save it in.
-    pub(super) attachment: Option<(Kind, bool)>,
+    /// The kind's name and whether it is a difference, for the name of the file to save it in.
+    pub(super) attachment: Option<(&'static str, bool)>,
     pub(super) allow: Option<&'static str>,
     /// Path and query.
     pub(super) location: Option<Vec<u8, 160>>,
@@ -82,9 +81,9 @@ impl Head {
         if let Some(allow) = self.allow {
             field(out, "Allow: ", allow.as_bytes());
         }
-        if let Some((kind, is_delta)) = self.attachment {
+        if let Some((name, is_delta)) = self.attachment {
             out.text("Content-Disposition: attachment; filename=\"");
-            out.text(kind.name());
+            out.text(name);
             field(out, if is_delta { "-delta" } else { "" }, b"\"");
         }
         field(out, "Content-Type: ", self.content_type.as_bytes());

@@ -23,6 +23,7 @@ pub(super) enum Route<'p> {
     Profile(Kind),
     CommandLine,
     Symbol,
+    Trace,
     /// The clean form of the path.
     Redirect(&'p [u8]),
     /// Below the prefix, and no profile.
@@ -32,9 +33,14 @@ pub(super) enum Route<'p> {
 }
 
 impl<'p> Route<'p> {
-    /// The route of a path as it was sent, where `is_kept` tells which profiles there are. `clean` is room for the clean
-    /// form.
-    pub(super) fn of(path: &[u8], clean: &'p mut Path, is_kept: impl Fn(Kind) -> bool) -> Self {
+    /// The route of a path as it was sent, where `is_kept` tells which profiles there are, and `is_traced` whether there are
+    /// traces. `clean` is room for the clean form.
+    pub(super) fn of(
+        path: &[u8],
+        clean: &'p mut Path,
+        is_kept: impl Fn(Kind) -> bool,
+        is_traced: bool,
+    ) -> Self {
         let mut decoded = Path::new();
         let Some(path) = percent_decode(path, false, &mut decoded) else {
             return if path.starts_with(PREFIX.as_bytes()) {
@@ -53,6 +59,7 @@ impl<'p> Route<'p> {
             Some(b"") => Self::Index,
             Some(b"cmdline") => Self::CommandLine,
             Some(b"symbol") => Self::Symbol,
+            Some(b"trace") if is_traced => Self::Trace,
             Some(name) => {
                 let mut kinds = Kind::ALL.into_iter();
                 let kind = kinds.find(|&kind| kind.name().as_bytes() == name && is_kept(kind));
@@ -109,7 +116,12 @@ mod tests {
     /// The route's room stays for the time of the tests.
     fn route(path: &str) -> Route<'static> {
         let clean = std::boxed::Box::leak(std::boxed::Box::new(Path::new()));
-        Route::of(path.as_bytes(), clean, |kind| kind != Kind::ThreadCreate)
+        Route::of(
+            path.as_bytes(),
+            clean,
+            |kind| kind != Kind::ThreadCreate,
+            true,
+        )
     }
 
     fn redirect(to: &str) -> Route<'_> {
@@ -130,6 +142,10 @@ mod tests {
         assert_eq!(route("/debug/pprof/profile"), Route::Profile(Kind::Cpu));
         assert_eq!(route("/debug/pprof/cmdline"), Route::CommandLine);
         assert_eq!(route("/debug/pprof/symbol"), Route::Symbol);
+        assert_eq!(route("/debug/pprof/trace"), Route::Trace);
+        let mut clean = Path::new();
+        let untraced = Route::of(b"/debug/pprof/trace", &mut clean, |_| true, false);
+        assert_eq!(untraced, Route::Unknown);
         for unknown in ["heap/", "Heap", "nosuch", "cmdline/", "threadcreate", "%"] {
             let path = std::format!("/debug/pprof/{unknown}");
             assert_eq!(route(&path), Route::Unknown, "{path}");

@@ -11,6 +11,7 @@ use super::index::IndexPage;
 use super::job::{CpuSession, Reply};
 use super::response::{Framing, Head};
 use super::symbol::SymbolBody;
+use super::tracing::Tracing;
 use crate::encode::Body;
 use crate::encode::dump::DumpEncoder;
 use crate::encode::profile::ProfileEncoder;
@@ -59,6 +60,7 @@ pub(super) enum Content<'t, T: Target> {
     Text(TextEncoder<'t, T>),
     Dump(DumpEncoder<'t, T>),
     Symbol(SymbolBody<'t, T>),
+    Trace(Tracing<'t, T>),
 }
 
 /// What came of filling a buffer.
@@ -68,6 +70,8 @@ pub(super) enum Fill {
     Wrote(usize),
     /// None, before more of the request's body is fed.
     WantsInput,
+    /// None, before this time.
+    WaitUntil(Instant),
     /// None: all is out.
     Done,
 }
@@ -123,24 +127,48 @@ impl<'t, T: Target> Sending<'t, T> {
         (now < deadline).then_some(deadline)
     }
 
+    /// Whether it shows what happens meanwhile: that ends if the client goes.
+    pub(super) const fn is_recording(&self) -> bool {
+        matches!(&self.content, Content::Trace(trace) if trace.is_recording())
+    }
+
     /// Writes the next bytes to the front of `out`.
-    pub(super) fn fill(&mut self, out: &mut [u8]) -> Fill {
+    pub(super) fn fill(&mut self, now: Instant, out: &mut [u8]) -> Fill {
+        if let Some(end) = self.withholds_until(now) {
+            return Fill::WaitUntil(end);
+        }
         let head = self.fill_head(out);
         let rest = out.get_mut(head..).unwrap_or_default();
         let body = if self.head_sent.is_none() && !rest.is_empty() {
-            self.fill_body(rest)
+            self.fill_body(now, rest)
         } else {
             0
         };
         match head + body {
             0 if self.wants_input() => Fill::WantsInput,
-            0 => Fill::Done,
+            0 => self.pause().map_or(Fill::Done, Fill::WaitUntil),
             n => Fill::Wrote(n),
+        }
+    }
+
+    /// Until when nothing is said: as in Go, HEAD takes as long as GET does.
+    fn withholds_until(&self, now: Instant) -> Option<Instant> {
+        match &self.content {
+            Content::Trace(trace) if self.reply.is_head => trace.ends_at(now),
+            _ => None,
         }
     }
 
     fn wants_input(&self) -> bool {
         matches!(&self.content, Content::Symbol(body) if body.wants_input())
+    }
+
+    /// Until when there's nothing to be sent of a body that is not at its end.
+    fn pause(&self) -> Option<Instant> {
+        match &self.content {
+            Content::Trace(trace) if !self.is_complete => trace.waits_until(),
+            _ => None,
+        }
     }
 
     fn fill_head(&mut self, out: &mut [u8]) -> usize {
@@ -152,23 +180,23 @@ impl<'t, T: Target> Sending<'t, T> {
         window.filled()
     }
 
-    fn fill_body(&mut self, out: &mut [u8]) -> usize {
+    fn fill_body(&mut self, now: Instant, out: &mut [u8]) -> usize {
         if self.reply.is_head {
             return 0;
         }
         if self.head.framing == Framing::Chunked {
-            return self.fill_chunked(out);
+            return self.fill_chunked(now, out);
         }
-        self.content.fill(out)
+        self.content.fill(now, out)
     }
 
-    fn fill_chunked(&mut self, out: &mut [u8]) -> usize {
+    fn fill_chunked(&mut self, now: Instant, out: &mut [u8]) -> usize {
         if self.chunk_sent == self.chunk.len() && !self.is_complete {
             if out.len() >= MIN_DIRECT {
-                return self.fill_chunk(out);
+                return self.fill_chunk(now, out);
             }
             let mut chunk = [0; SMALL_CHUNK + CHUNK_FRAME];
-            let n = self.fill_chunk(&mut chunk);
+            let n = self.fill_chunk(now, &mut chunk);
             self.chunk_sent = 0;
             self.chunk.clear();
             // It's as long as the array at the most.
@@ -183,12 +211,12 @@ impl<'t, T: Target> Sending<'t, T> {
     }
 
     /// A whole chunk, or the last one; nothing if there are no data yet.
-    fn fill_chunk(&mut self, out: &mut [u8]) -> usize {
+    fn fill_chunk(&mut self, now: Instant, out: &mut [u8]) -> usize {
         let room = (out.len() - CHUNK_FRAME).min(MAX_CHUNK);
         let data = out.get_mut(6..6 + room).unwrap_or_default();
-        let n = self.content.fill(data);
+        let n = self.content.fill(now, data);
         if n == 0 {
-            if self.wants_input() {
+            if self.wants_input() || self.pause().is_some() {
                 return 0;
             }
             self.is_complete = true;
@@ -215,8 +243,8 @@ impl<'t, T: Target> Content<'t, T> {
     }
 }
 
-impl<T: Target> Body for Content<'_, T> {
-    fn fill(&mut self, out: &mut [u8]) -> usize {
+impl<T: Target> Content<'_, T> {
+    fn fill(&mut self, now: Instant, out: &mut [u8]) -> usize {
         match self {
             Self::Bytes { bytes, sent } => {
                 let n = copy(bytes.get(*sent..).unwrap_or_default(), out);
@@ -228,6 +256,7 @@ impl<T: Target> Body for Content<'_, T> {
             Self::Text(text) => text.fill(out),
             Self::Dump(dump) => dump.fill(out),
             Self::Symbol(body) => body.fill(out),
+            Self::Trace(trace) => trace.fill(now, out),
         }
     }
 }
@@ -241,6 +270,7 @@ impl<T: Target> fmt::Debug for Content<'_, T> {
             Self::Text(_) => "Text",
             Self::Dump(_) => "Dump",
             Self::Symbol(_) => "Symbol",
+            Self::Trace(_) => "Trace",
         })
     }
 }
