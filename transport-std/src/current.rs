@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use picoprof::profile::labels::LabelSetId;
 use picoprof::profile::task::Context;
 
-use crate::{tables, unwind};
+use crate::{recording, tables, unwind};
 
 thread_local! {
     /// Constant at first and without a destructor, so that an access is an instruction or two and works at any time of
@@ -65,7 +65,11 @@ pub(crate) fn labels() -> LabelSetId {
 /// Sets them; answers those before.
 #[inline]
 pub(crate) fn swap_labels(labels: LabelSetId) -> LabelSetId {
-    swap_context(CURRENT.get().with_labels(labels)).labels()
+    let before = swap_context(CURRENT.get().with_labels(labels)).labels();
+    if before != labels {
+        recording::labels_changed(labels);
+    }
+    before
 }
 
 /// The task that the calling thread polls, and its labels.

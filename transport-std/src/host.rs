@@ -11,11 +11,12 @@ use std::{env, fs};
 
 use picoprof::encode::Body;
 use picoprof::profile::{Kind, Profiles, Role};
+use picoprof::trace::TraceHost;
 use picoprof::{LocationId, StartError, Target, Thread};
 
 use crate::gzip::Gzip;
 use crate::symbols::{Code, Symbolizer};
-use crate::{contention, cpu, interposed, roles, tables, threads, unwind};
+use crate::{contention, cpu, interposed, recording, roles, tables, threads, unwind};
 
 /// The names that were looked up so far; of the whole process, as they are the same for every server.
 static SYMBOLIZER: Mutex<Option<Symbolizer>> = Mutex::new(None);
@@ -118,6 +119,10 @@ impl Target for Host {
 
     fn role_of(&self, function: &str) -> Role {
         roles::of(function)
+    }
+
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&recording::ThisProcess)
     }
 
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {

@@ -35,6 +35,7 @@ mod gzip;
 mod host;
 mod interposed;
 mod maps;
+mod recording;
 mod roles;
 mod server;
 mod stack;
@@ -44,6 +45,8 @@ mod sys;
 mod tables;
 mod threads;
 mod tracer;
+#[cfg(feature = "tracing")]
+mod tracing_layer;
 mod unwind;
 
 pub use allocator::Allocator;
@@ -52,9 +55,15 @@ pub use cpu::set_cpu_rate;
 pub use current::with_labels;
 pub use picoprof::profile::Wait;
 pub use picoprof::profile::task::Traced;
+/// What a program says of itself in a trace, as Go's `runtime/trace` has it: `trace::task`, `trace::region`, `trace::log`.
+#[doc(no_inline)]
+pub use picoprof::trace;
+pub use recording::FlightRecorder;
 pub use roles::add_wait;
 pub use server::{Running, Server};
 pub use tracer::task;
+#[cfg(feature = "tracing")]
+pub use tracing_layer::TracingLayer;
 
 /// Sets the mean number of bytes between two sampled allocations: 524,288 at first, as Go's `runtime.MemProfileRate`.
 ///

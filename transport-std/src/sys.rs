@@ -117,6 +117,29 @@ pub(crate) fn without_cancellation<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `f` and sets errno to what it was before, for where the interrupted code may be about to look at it.
+///
+/// May run in a signal handler, if `f` may.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn keeping_errno<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: it has no conditions, and what it answers is the calling thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the pointer is to the calling thread's errno.
+    let before = unsafe { *errno };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    result
+}
+
+/// The calling thread's name, with zeros behind it.
+pub(crate) fn thread_name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: it writes at most 16 bytes (prctl(2), PR_GET_NAME), and the pointer is to so many.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use core::ffi::c_void;

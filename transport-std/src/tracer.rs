@@ -7,11 +7,12 @@ use std::sync::Once;
 
 use picoprof::profile::labels::LabelSetId;
 use picoprof::profile::task::{Context, Tasks, Traced, Tracer};
+use picoprof::profile::trace::Event;
 use picoprof::stack::StackId;
 use picoprof::stack::capture::Registers;
 use picoprof::{Instant, set_tracer};
 
-use crate::{clock, contention, current, stack, tables};
+use crate::{clock, contention, current, recording, stack, tables};
 
 /// Makes a future a task that is seen in `goroutine`, with this name: to be spawned on any executor, or awaited as a part of
 /// another task.
@@ -78,6 +79,14 @@ impl Tracer for ThisProcess {
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
         contention::task_woken(stack, labels, waited);
+    }
+
+    fn record(&self, event: Event) {
+        recording::record(event);
+    }
+
+    fn record_with(&self, event: Event, name: &'static str, text: &str) {
+        recording::record_with(event, name, text);
     }
 
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {

@@ -20,7 +20,7 @@ use picoprof::profile::buckets::Rows;
 use picoprof::profile::labels::LabelSetId;
 use picoprof::stack::StackId;
 
-use crate::{clock, current, interposed, stack, tables};
+use crate::{clock, current, interposed, recording, stack, tables};
 use waiters::Waiters;
 
 /// 6,144 waiting threads in 128 KiB, of which only what is used counts.
@@ -71,8 +71,15 @@ pub fn set_mutex_fraction(n: u64) {
 pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
     let rate = BLOCK_RATE.load(Ordering::Relaxed);
     let is_charged = MUTEX_FRACTION.load(Ordering::Relaxed) != 0;
-    if (rate == 0 && !is_charged) || !may_be_futex(address) || interposed::is_unseen() {
+    let is_seen = rate != 0 || is_charged || recording::is_on();
+    if !is_seen || !may_be_futex(address) || interposed::is_unseen() {
         return call();
+    }
+    // A trace shows the wait from its begin on. Where there is none, the stack is taken when it is over.
+    let mut stack = None;
+    if recording::is_on() {
+        stack = stack::intern_here_if_ready();
+        recording::waits(address, stack.unwrap_or(StackId::EMPTY));
     }
     let start = clock::now().as_nanos();
     let waiter = if is_charged {
@@ -88,6 +95,8 @@ pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
     if let Some(waiter) = waiter {
         WAITERS.leave(waiter);
     }
+    // Also if it began before the trace did: then the trace knows that it waited until now.
+    recording::resumed();
     if rate != 0 && has_waited(result) {
         let waited = clock::now().as_nanos().saturating_sub(start);
         if let Some(time) = sample_of_wait(waited, rate, random(start)) {
@@ -97,11 +106,11 @@ pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
             } else {
                 time.events
             };
-            record(
-                tables::block(),
-                stack::intern_here_if_ready(),
-                [waits, time.nanos],
-            );
+            let stack = match stack {
+                None => stack::intern_here_if_ready(),
+                known => known,
+            };
+            record(tables::block(), stack, [waits, time.nanos]);
         }
     }
     result
@@ -114,21 +123,34 @@ pub(crate) fn wait(address: usize, call: impl FnOnce() -> isize) -> isize {
 #[inline(always)]
 pub(crate) fn wake(address: usize, call: impl FnOnce() -> isize) -> isize {
     let fraction = MUTEX_FRACTION.load(Ordering::Relaxed);
-    if fraction == 0 || !may_be_futex(address) || interposed::is_unseen() {
+    let is_seen = fraction != 0 || recording::is_on();
+    if !is_seen || !may_be_futex(address) || interposed::is_unseen() {
         return call();
     }
-    // Before the call, as those who are woken leave.
-    let waited = WAITERS.charge(address, || clock::now().as_nanos());
+    // Both before the call: those who are woken leave, and go on at once.
+    let waited = if fraction == 0 {
+        None
+    } else {
+        WAITERS.charge(address, || clock::now().as_nanos())
+    };
+    let ticks = recording::is_on().then(recording::ticks);
     let result = call();
     // If it woke nobody, then those who are there don't wait yet, or any more.
-    if let Some(waited) = waited
-        && let Ok(woken @ 1..) = u64::try_from(result)
-    {
-        let is_sample = fraction == 1 || random(waited ^ address as u64).is_multiple_of(fraction);
-        if is_sample {
-            let values = [woken, waited].map(|value| value.saturating_mul(fraction));
-            record(tables::mutex(), stack::intern_here_if_ready(), values);
-        }
+    let Ok(woken @ 1..) = u64::try_from(result) else {
+        return result;
+    };
+    let sampled = waited
+        .filter(|waited| fraction == 1 || random(waited ^ address as u64).is_multiple_of(fraction));
+    if ticks.is_none() && sampled.is_none() {
+        return result;
+    }
+    let stack = stack::intern_here_if_ready();
+    if let Some(ticks) = ticks {
+        recording::wakes(ticks, address, woken, stack.unwrap_or(StackId::EMPTY));
+    }
+    if let Some(waited) = sampled {
+        let values = [woken, waited].map(|value| value.saturating_mul(fraction));
+        record(tables::mutex(), stack, values);
     }
     result
 }

@@ -1,7 +1,8 @@
 //! The SIGPROF handler.
 //!
 //! It interrupts anything, at any instruction: an allocator, a lock's holder, another library's handler. So it takes no
-//! lock, allocates nothing, makes no system call and reads only memory that is known to be there.
+//! lock, allocates nothing, makes no system call (but once for a thread that is in a trace, to ask for its number) and reads
+//! only memory that is known to be there.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +21,7 @@ use crate::stack_bounds::Stack;
 use crate::sys::FAULTS;
 use crate::tables::MAX_DEPTH;
 use crate::threads::Answer;
-use crate::{current, tables, threads, unwind};
+use crate::{current, recording, tables, threads, unwind};
 
 /// Signals whose slot was busy.
 static SIGNALS_LOST: AtomicU64 = AtomicU64::new(0);
@@ -201,6 +202,7 @@ unsafe fn record(work: &mut Work, context: &libc::ucontext_t, weight: u64) {
     let stack = tables::stacks().intern_with_memo(pcs, end.marker(), &mut work.memo);
     let labels = current::labels_in_handler();
     tables::cpu().add(stack, labels.to_bits(), &[weight]);
+    recording::sample_in_handler(stack);
     work.counted += weight;
     work.last = Some((stack, labels));
 }

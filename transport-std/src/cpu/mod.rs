@@ -18,4 +18,4 @@ mod timer;
 
 pub use session::set_cpu_rate;
 pub(crate) use session::{listen, lost, stacks_unknown, start, stop, thread_began, thread_ends};
-pub(crate) use timer::this_thread;
+pub(crate) use timer::{is_alive, this_thread};

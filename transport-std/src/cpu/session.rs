@@ -212,7 +212,10 @@ impl Scanner {
         let seen = Arc::clone(&is_stopped);
         let thread = interposed::unseen(|| {
             let builder = thread::Builder::new().name("picoprof-scan".into());
-            builder.spawn(move || scan(session, &seen))
+            builder.spawn(move || {
+                interposed::be_unseen();
+                scan(session, &seen);
+            })
         })?;
         Ok(Self { is_stopped, thread })
     }

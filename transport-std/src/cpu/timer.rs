@@ -141,7 +141,7 @@ const fn cpu_clock_of(thread: i32) -> libc::clockid_t {
 }
 
 /// Whether there is a thread with this id in this process.
-pub(super) fn is_alive(thread: i32) -> bool {
+pub(crate) fn is_alive(thread: i32) -> bool {
     cpu_time_of(thread).is_some()
 }
 

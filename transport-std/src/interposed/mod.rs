@@ -10,7 +10,7 @@ mod threads;
 
 pub use syscall::syscall;
 pub use threads::{Start, pthread_create};
-pub(crate) use threads::{is_unseen, is_used, unseen};
+pub(crate) use threads::{be_unseen, is_unseen, is_used, unseen, while_unseen};
 
 /// Puts the program's own `pthread_create` and `syscall` in front of libc's, so that new threads are seen, and where threads
 /// wait for each other.

@@ -7,9 +7,10 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use picoprof::profile::labels::LabelSetId;
+use picoprof::stack::StackId;
 
 use crate::stack_bounds::Stack;
-use crate::{contention, cpu, current, stack, sys, tables};
+use crate::{contention, cpu, current, recording, stack, sys, tables};
 
 /// A new thread's function. glibc ends a thread early, in `pthread_exit`, by unwinding through it.
 pub type Start = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -30,12 +31,28 @@ thread_local! {
 }
 
 /// Runs `f`, whose new threads are this crate's own: no part of `threadcreate`, what they wait for no part of `block` or
-/// `mutex`, and deaf to the program's signals.
+/// `mutex` and of no trace, and deaf to the program's signals.
 pub(crate) fn unseen<R>(f: impl FnOnce() -> R) -> R {
-    let before = IS_UNSEEN.replace(true);
-    let result = sys::blocking_signals(f);
-    IS_UNSEEN.set(before);
-    result
+    while_unseen(|| sys::blocking_signals(f))
+}
+
+/// Runs `f`, of which nothing is recorded.
+pub(crate) fn while_unseen<R>(f: impl FnOnce() -> R) -> R {
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IS_UNSEEN.set(self.0);
+        }
+    }
+
+    let _before = Before(IS_UNSEEN.replace(true));
+    f()
+}
+
+/// Lets the calling thread be one of this crate's own from its begin on, also where the program does not use the macro.
+pub(crate) fn be_unseen() {
+    IS_UNSEEN.set(true);
 }
 
 /// Whether what the calling thread does is this crate's own business. May be called in a signal handler.
@@ -54,6 +71,8 @@ struct NewThread {
     argument: *mut c_void,
     is_unseen: bool,
     labels: LabelSetId,
+    /// What a trace knows it by; 0 if it is to be in none.
+    ticket: u32,
 }
 
 /// Creates a thread as libc's `pthread_create` does, and notes who did.
@@ -76,6 +95,13 @@ pub unsafe fn pthread_create(
         unsafe { libc::pthread_atfork(None, None, Some(forget_after_fork)) };
     }
     let is_unseen = IS_UNSEEN.get();
+    // Before the call, so that in a trace it is created before it begins.
+    let (stack, ticket) = if is_unseen {
+        (StackId::EMPTY, 0)
+    } else {
+        let stack = stack::intern_here();
+        (stack, recording::thread_created(stack))
+    };
     let new = Box::into_raw(Box::new(NewThread {
         start,
         argument,
@@ -85,12 +111,13 @@ pub unsafe fn pthread_create(
         } else {
             current::labels()
         },
+        ticket,
     }));
     // SAFETY: the caller's arguments, and a function that takes the box.
     let result = unsafe { real(thread, attributes, run, new.cast()) };
     if result == 0 {
         if !is_unseen {
-            tables::threads().add(stack::intern_here(), 0, &[1]);
+            tables::threads().add(stack, 0, &[1]);
         }
     } else {
         // SAFETY: no thread was created, so the box is still ours.
@@ -108,15 +135,19 @@ extern "C-unwind" fn run(new: *mut c_void) -> *mut c_void {
         argument,
         is_unseen,
         labels,
+        ticket,
     } = new;
     IS_UNSEEN.set(is_unseen);
+    recording::thread_began(ticket);
     current::swap_labels(labels);
     // Now, as one that waits can't look for it.
     Stack::note_that_of_new_thread();
     cpu::thread_began();
     let result = start(argument);
-    // A thread that ends in pthread_exit doesn't get here; the next scan finds that it's gone.
+    // A thread that ends in pthread_exit doesn't get here; the next scan, and the next look at the trace's buffers, find that
+    // it's gone.
     cpu::thread_ends();
+    recording::thread_ends();
     result
 }
 

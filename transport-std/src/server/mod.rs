@@ -139,6 +139,7 @@ impl Server {
         let builder = thread::Builder::new().name("picoprof".into());
         let thread = interposed::unseen(|| {
             builder.spawn(move || {
+                interposed::be_unseen();
                 let host = Host::new(self.options);
                 Loop {
                     host: &host,
