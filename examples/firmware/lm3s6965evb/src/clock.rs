@@ -8,7 +8,7 @@ use picoprof::Instant;
 use picoprof::stack::Counter;
 
 /// The processor's clock in Hz, at reset; the board that QEMU models makes it so.
-const CLOCK: u32 = 12_500_000;
+pub(crate) const CLOCK: u32 = 12_500_000;
 
 /// Ticks a second.
 pub(crate) const TICKS: u32 = 1000;
@@ -43,28 +43,32 @@ pub(crate) fn ticks() -> u64 {
     ELAPSED.load()
 }
 
-/// The time now, to a cycle. It never goes back, not in interrupts either; but if interrupts are masked for longer than
-/// a tick, ticks are missing.
+/// The time now, to a cycle.
 pub(crate) fn now() -> Instant {
+    Instant::from_nanos(cycles() * u64::from(NANOS))
+}
+
+/// Clock cycles since the start, of which there are [`CLOCK`] in a second. They never go back, not in interrupts either; but
+/// if interrupts are masked for longer than a tick, ticks are missing.
+pub(crate) fn cycles() -> u64 {
     loop {
         let ticks = ticks();
-        let mut cycles = cycles();
+        let mut cycles = cycles_since_tick();
         let is_tick_pending = SCB::is_pendst_pending();
         if is_tick_pending {
             // It began again, now at the latest.
-            cycles = self::cycles();
+            cycles = cycles_since_tick();
         }
         // Or else a tick came between.
         if ELAPSED.load() == ticks {
             let ticks = ticks + u64::from(is_tick_pending);
-            let nanos = ticks * u64::from(TICK_NANOS) + u64::from(cycles * NANOS);
-            return Instant::from_nanos(nanos);
+            return ticks * u64::from(PERIOD) + u64::from(cycles);
         }
     }
 }
 
 /// Clock cycles since the last tick. The counter counts down, and is zero when the tick comes.
-fn cycles() -> u32 {
+fn cycles_since_tick() -> u32 {
     match SYST::get_current() {
         0 => 0,
         left => PERIOD - left,

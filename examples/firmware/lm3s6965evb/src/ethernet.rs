@@ -9,6 +9,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
 use crate::registers::Register;
+use crate::trace::{Handler, Source};
 
 /// The longest frame without its checksum.
 const FRAME: usize = 1514;
@@ -51,6 +52,11 @@ impl Ethernet {
     pub(crate) fn has_frame(&self) -> bool {
         Register::EthernetInterrupts.write(RECEIVED);
         Register::EthernetInterruptMask.write(RECEIVED);
+        self.holds_frame()
+    }
+
+    /// The same, and does no more.
+    pub(crate) fn holds_frame(&self) -> bool {
         Register::EthernetFrames.read() != 0
     }
 }
@@ -58,6 +64,7 @@ impl Ethernet {
 /// It has ended the sleep; the loop takes the frame.
 #[interrupt]
 fn ETHERNET() {
+    let _handler = Handler::enter(Source::Ethernet);
     Register::EthernetInterruptMask.write(0);
 }
 

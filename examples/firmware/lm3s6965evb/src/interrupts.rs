@@ -7,6 +7,8 @@ use cortex_m::peripheral::scb::SystemHandler;
 use lm3s6965::Interrupt;
 use picoprof::interrupt::wait_for_interrupt_masked;
 
+use crate::trace;
+
 /// The highest: it is to see all others.
 const TICK: u8 = 0;
 
@@ -36,7 +38,9 @@ pub(crate) fn sleep_unless(is_something_to_do: impl FnOnce() -> bool) {
         // SAFETY: they were on, and no critical section is open: the main loop calls this.
         unsafe { cortex_m::interrupt::enable() };
     } else {
-        // SAFETY: the same.
-        unsafe { wait_for_interrupt_masked() };
+        trace::idle(|| {
+            // SAFETY: the same.
+            unsafe { wait_for_interrupt_masked() };
+        });
     }
 }

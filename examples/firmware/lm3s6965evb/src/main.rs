@@ -16,6 +16,7 @@ mod interrupts;
 mod profiler;
 mod registers;
 mod sensor;
+mod trace;
 mod waker;
 
 use core::cell::RefCell;
@@ -29,6 +30,7 @@ use firmware_common::network::{self, MAC};
 use firmware_common::protocol::{self, Board, Command, Protocol};
 use firmware_common::readings::filter;
 use firmware_common::work::Worker;
+use picoprof::trace::Region;
 use picoprof_smoltcp::Server;
 use smoltcp::iface::{Interface, PollIngressSingleResult, SocketSet, SocketStorage};
 use smoltcp::socket::tcp;
@@ -109,6 +111,8 @@ fn main() -> ! {
     let mut is_up = false;
     loop {
         executor::run(tasks);
+        // A trace has what is no task's by this. Where there's no frame there's little to be seen.
+        let region = ethernet.holds_frame().then(|| Region::new("network"));
         // The server has a look after each frame, so that the next to connect finds a socket that listens.
         while receive_frame(&mut interface, &mut ethernet, &mut sockets) {
             server.poll(now(), &mut sockets);
@@ -120,6 +124,7 @@ fn main() -> ! {
             &mut protocol.borrow_mut(),
             &commands,
         );
+        drop(region);
         // All sockets listen now.
         if !core::mem::replace(&mut is_up, true) {
             console::println!("picoprof: up lm3s6965evb");

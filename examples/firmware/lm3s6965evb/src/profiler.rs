@@ -20,11 +20,12 @@ use picoprof::profile::{Kind, Profiles};
 use picoprof::scratch::{Lent, ScratchPool};
 use picoprof::stack::capture::{Registers, registers_here};
 use picoprof::stack::{Counter, StackId, StackTable, Stacks};
+use picoprof::trace::{Event, TraceHost};
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread, Tracer};
 
 use portable_atomic::{AtomicUsize, Ordering};
 
-use crate::clock;
+use crate::{clock, trace};
 
 /// Frames of a stack; the outer ones of a deeper one are missing.
 const DEPTH: usize = 24;
@@ -108,7 +109,8 @@ fn on_tick(interrupted: Registers) {
         SAMPLES.add(1);
         IDLE.add(u64::from(is_waiting(interrupted.pc)));
     }
-    SAMPLER.tick(interrupted, linker::stack(), stacks(), CPU.view(), 0);
+    let sample = SAMPLER.tick(interrupted, linker::stack(), stacks(), CPU.view(), 0);
+    trace::sample(sample);
 }
 
 fn stacks() -> Stacks<'static> {
@@ -180,6 +182,10 @@ impl Target for Profiler {
         SAMPLER.stop();
     }
 
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&trace::Host)
+    }
+
     fn note(&self, kind: Kind) -> &'static str {
         match kind {
             Kind::Heap | Kind::Allocs => "this program has no heap",
@@ -223,5 +229,13 @@ impl Tracer for Profiler {
 
     fn record_mutex(&self, stack: StackId, labels: LabelSetId, waited: Duration) {
         MUTEX.view().add_wait(stack, labels, waited);
+    }
+
+    fn record(&self, event: Event) {
+        trace::record(event);
+    }
+
+    fn record_with(&self, event: Event, name: &'static str, text: &str) {
+        trace::record_with(event, name, text);
     }
 }

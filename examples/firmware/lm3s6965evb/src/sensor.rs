@@ -11,8 +11,10 @@ use firmware_common::readings::filter;
 use picoprof::Exclusive;
 use picoprof::stack::Counter;
 use picoprof::stack::capture::Registers;
+use picoprof::trace;
 
 use crate::registers::Register;
+use crate::trace::{Handler, Source};
 use crate::{clock, profiler};
 
 /// Clock cycles between two samples: 397 a second. It has no common measure with the tick's 1,000, so that a tick comes in any part
@@ -83,7 +85,8 @@ pub(crate) fn start() {
 pub(crate) async fn watch() {
     loop {
         let summary = SUMMARIES.receive().await;
-        hold_interrupts_masked(summary);
+        trace::log("sensor", format_args!("mean {summary}"));
+        trace::region("sort", || hold_interrupts_masked(summary));
     }
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn counts() -> Counts {
 picoprof::cortex_m_tick!(TIMER_0A => on_timer);
 
 fn on_timer(interrupted: Registers) {
+    let _handler = Handler::enter(Source::Sensor);
     Register::TimerInterruptClear.write(1);
     TAKEN.add(1);
     // No one else has the ring.

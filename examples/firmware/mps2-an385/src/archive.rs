@@ -13,6 +13,7 @@ use embassy_time::{Instant, Timer};
 use firmware_common::compress::{BLOCK, Compressor};
 use firmware_common::work::yield_now;
 use heapless::String;
+use picoprof::trace;
 
 use crate::clock;
 use crate::sensor::MEASURED;
@@ -69,8 +70,12 @@ pub async fn keep_measurements() {
         let measured = MEASURED.receive().await;
         if writeln!(text, "{} ch1 {}", measured.number, measured.value).is_err() {
             // The line that was cut off is in the next block, or none.
+            let task = trace::task("block");
             let mut archive = lock().await;
-            archive_block(&mut archive, &mut compressor, text.as_bytes());
+            task.log("archive", format_args!("{} blocks", archive.len()));
+            task.region("compress", || {
+                archive_block(&mut archive, &mut compressor, text.as_bytes());
+            });
             drop(archive);
             text.clear();
         }

@@ -8,6 +8,8 @@ use embassy_executor::Spawner;
 use embassy_executor::raw::Executor;
 use picoprof::interrupt::wait_for_interrupt_masked;
 
+use crate::trace;
+
 /// Whether a task was woken since the executor last looked.
 static IS_WOKEN: AtomicBool = AtomicBool::new(false);
 
@@ -30,8 +32,10 @@ pub fn run(executor: &'static Executor, spawn: impl FnOnce(Spawner)) -> ! {
             // SAFETY: they were on before, and this is no critical section.
             unsafe { cortex_m::interrupt::enable() };
         } else {
-            // SAFETY: as above.
-            unsafe { wait_for_interrupt_masked() };
+            trace::idle(|| {
+                // SAFETY: as above.
+                unsafe { wait_for_interrupt_masked() };
+            });
         }
     }
 }

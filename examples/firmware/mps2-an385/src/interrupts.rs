@@ -14,6 +14,7 @@ use picoprof::profile::lock::CriticalSection;
 use picoprof::stack::capture::registers_here;
 
 use crate::profiler::within_interrupt;
+use crate::trace::{Handler, Source};
 use crate::{clock, ethernet, network, sensor, uart};
 
 // Who keeps interrupts masked for long is in the `mutex` profile.
@@ -55,18 +56,22 @@ static __INTERRUPTS: [Vector; 32] = {
 };
 
 extern "C" fn handle_uart_interrupt() {
+    let _handler = Handler::enter(Source::Uart);
     within_interrupt(registers_here(), uart::on_interrupt);
 }
 
 extern "C" fn handle_alarm_interrupt() {
+    let _handler = Handler::enter(Source::Alarm);
     within_interrupt(registers_here(), clock::on_alarm);
 }
 
 extern "C" fn handle_sensor_interrupt() {
+    let _handler = Handler::enter(Source::Sensor);
     within_interrupt(registers_here(), sensor::on_interrupt);
 }
 
 extern "C" fn handle_ethernet_interrupt() {
+    let _handler = Handler::enter(Source::Ethernet);
     within_interrupt(registers_here(), || {
         ethernet::on_interrupt();
         network::attend();

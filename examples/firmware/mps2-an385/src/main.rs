@@ -35,6 +35,7 @@ mod registers;
 mod ring;
 mod sensor;
 mod serial;
+mod trace;
 mod uart;
 
 use alloc::boxed::Box;

@@ -18,10 +18,11 @@ use picoprof::profile::task::{Context, TaskPool, Tasks, Tracer, set_tracer};
 use picoprof::profile::{Kind, Profiles, Wait};
 use picoprof::stack::capture::{Registers, registers_here};
 use picoprof::stack::{StackId, StackTable};
+use picoprof::trace::{Event, TraceHost};
 use picoprof::{BuildId, Exclusive, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
-use crate::clock;
 use crate::interrupts::TICK_HZ;
+use crate::{clock, trace};
 
 /// Frames of a stack; the outer ones of a deeper one are left out.
 const DEPTH: usize = 48;
@@ -98,7 +99,8 @@ fn on_tick(interrupted: Registers) {
     }
     let labels = CURRENT.try_with(|current| current.labels());
     let tag = labels.unwrap_or(LabelSetId::EMPTY).to_bits();
-    SAMPLER.tick(interrupted, linker::stack(), STACKS.view(), CPU.view(), tag);
+    let sample = SAMPLER.tick(interrupted, linker::stack(), STACKS.view(), CPU.view(), tag);
+    trace::sample(sample);
 }
 
 /// Only the tick writes them.
@@ -188,6 +190,14 @@ impl Tracer for Profiler {
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
         LABELS.view().extend(base, labels)
     }
+
+    fn record(&self, event: Event) {
+        trace::record(event);
+    }
+
+    fn record_with(&self, event: Event, name: &'static str, text: &str) {
+        trace::record_with(event, name, text);
+    }
 }
 
 impl Target for Profiler {
@@ -243,6 +253,10 @@ impl Target for Profiler {
             wait: Wait::Running,
             waiting: Duration::ZERO,
         }]
+    }
+
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&trace::Host)
     }
 
     fn drop_frames(&self, kind: Kind) -> &'static str {

@@ -16,6 +16,7 @@
 mod profiler;
 mod stack;
 mod station;
+mod trace;
 mod traps;
 mod uart;
 
@@ -36,6 +37,7 @@ const HEAD: usize = 1024;
 riscv_machine::entry!(main);
 
 fn main() -> ! {
+    trace::start();
     traps::start();
     // It has no errors, and nor has the other one below. Whoever is connected already sees this; else nobody does.
     let _ = writeln!(Uart, "picoprof: up riscv-uart");

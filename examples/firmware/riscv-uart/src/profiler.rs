@@ -5,19 +5,20 @@
 use core::fmt::{self, Write};
 
 use picoprof::encode::Body;
-use picoprof::interrupt::wait_for_interrupt;
 use picoprof::profile::buckets::Buckets;
 use picoprof::profile::cpu::Sampler;
 use picoprof::profile::heap::Heap;
-use picoprof::profile::task::TaskPool;
+use picoprof::profile::task::{TaskPool, Tasks};
 use picoprof::profile::{Kind, Profiles};
 use picoprof::scratch::{Lent, ScratchPool, words_for};
 use picoprof::stack::StackTable;
 use picoprof::stack::capture::Registers;
+use picoprof::trace::{Limits, TraceHost};
 use picoprof::transport::Clock;
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 use riscv_machine::{clock, memory, timer};
 
+use crate::trace::{self, wait_for_interrupt};
 use crate::{stack, station, traps};
 
 const LOCATIONS: usize = 512;
@@ -25,8 +26,12 @@ const ROWS: usize = 256;
 
 /// Words in a block of memory for responses.
 const WORDS: usize = 64;
-/// One client at a time, whose response takes up to four pieces.
-const BLOCKS: usize = words_for(LOCATIONS, ROWS, 2).div_ceil(WORDS) + 3;
+/// One client at a time, whose response takes up to four pieces: a profile, or a trace.
+const BLOCKS: usize = {
+    let (profile, trace) = (words_for(LOCATIONS, ROWS, 2), Limits::SMALL.words());
+    let words = if profile > trace { profile } else { trace };
+    words.div_ceil(WORDS) + 3
+};
 
 static STACKS: StackTable<LOCATIONS, 2048> = StackTable::new();
 static CPU: Buckets<ROWS, 1> = Buckets::new();
@@ -39,7 +44,13 @@ static SAMPLER: Sampler<32> = Sampler::new();
 
 /// A tick: a sample, if the profile is taken.
 pub(crate) fn on_tick(interrupted: Registers) {
-    SAMPLER.tick(interrupted, stack::bounds(), STACKS.view(), CPU.view(), 0);
+    let sample = SAMPLER.tick(interrupted, stack::bounds(), STACKS.view(), CPU.view(), 0);
+    trace::sample(sample);
+}
+
+/// The tasks, of which there are none.
+pub(crate) fn tasks() -> Tasks<'static> {
+    TASKS.view()
 }
 
 /// The tables as the endpoints see them: in flash memory, as `Target::profiles` has it.
@@ -103,6 +114,10 @@ impl Target for Station {
 
     fn stop_cpu(&self) {
         SAMPLER.stop();
+    }
+
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&trace::Host)
     }
 
     fn note(&self, kind: Kind) -> &'static str {

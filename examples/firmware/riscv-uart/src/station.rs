@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use firmware_common::compress::{BLOCK, Compressor};
 use firmware_common::readings::{filter, measure, parse_reading};
 use heapless::{String, Vec};
+use picoprof::trace;
 
 /// Readings of a block.
 const READINGS: usize = 48;
@@ -20,10 +21,15 @@ static BYTES: AtomicU32 = AtomicU32::new(0);
 /// A round of it.
 #[inline(never)]
 pub(crate) fn work() {
+    let round = trace::task("round");
+    let mut sum = 0;
     for _ in 0..BLOCKS {
         let block = DONE.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(work_on_block(block), Ordering::Relaxed);
+        let len = round.region("block", || work_on_block(block));
+        BYTES.fetch_add(len, Ordering::Relaxed);
+        sum += len;
     }
+    round.log("station", format_args!("{sum} bytes"));
 }
 
 /// How many blocks there were, and how many compressed bytes of them.

@@ -8,6 +8,7 @@ use picoprof::stack::capture::Registers;
 use riscv_machine::interrupts::{self, Enabled, SOFTWARE, TIMER};
 use riscv_machine::timer;
 
+use crate::trace::{Handler, Source};
 use crate::{profiler, station};
 
 /// Ticks a second.
@@ -54,6 +55,7 @@ fn on_trap(cause: usize, interrupted: Registers) {
         TIMER => {}
         SOFTWARE => {
             interrupts::receive();
+            let _handler = Handler::enter(Source::Work);
             interrupts::nest(TICK, station::work);
         }
         _ => panic!("trap {cause:#x} at {:#x}", interrupted.pc),

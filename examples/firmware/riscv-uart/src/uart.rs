@@ -5,9 +5,10 @@
 use core::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, ReadReady, Write};
-use picoprof::interrupt::wait_for_interrupt;
 use riscv_machine::console::Uart;
 use riscv_machine::timer;
+
+use crate::trace::wait_for_interrupt;
 
 /// A line that is silent for so long, in nanoseconds, is as good as closed: a client that left in the middle of a request
 /// would else be continued by the next one.

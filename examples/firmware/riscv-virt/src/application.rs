@@ -15,6 +15,7 @@ use firmware_common::mailbox::Mailbox;
 use firmware_common::protocol::{Command, Protocol};
 use firmware_common::readings::measure;
 use firmware_common::work::Worker;
+use picoprof::trace;
 
 use crate::executor::sleep_until;
 use crate::{compressor, corrupt, ledger, network, profiler, self_check, traffic};
@@ -64,8 +65,14 @@ impl Client {
             }
             Command::Put(body) => {
                 let bytes = body.bytes();
+                let put = trace::task("put");
+                put.log("application", format_args!("{} bytes", bytes.len()));
+                let region = put.begin_region("work");
                 let (len, result) = (bytes.len(), worker.put(bytes).await);
+                drop(region);
+                let region = put.begin_region("compress");
                 let compressed = compress(bytes).await;
+                drop(region);
                 debug_assert_eq!(compressed, result.compressed);
                 let hash = result.hash;
                 self.protocol.borrow_mut().give_back(body);

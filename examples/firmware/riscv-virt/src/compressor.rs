@@ -10,9 +10,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use firmware_common::compress::Compressor;
 use firmware_common::mailbox::Mailbox;
+use picoprof::trace;
 use riscv_machine::interrupts;
 
 use crate::ledger::{self, Lock};
+use crate::trace::{sleep_unless, wakes};
 
 /// The hart that compresses.
 pub(crate) const HART: usize = 1;
@@ -37,6 +39,7 @@ pub(crate) async fn compress(block: Box<[u8]>) -> usize {
         compressed: compressed.clone(),
     };
     JOBS.lock().push_back(job);
+    wakes(HART);
     interrupts::send(HART);
     compressed.receive().await
 }
@@ -53,14 +56,14 @@ pub(crate) fn run() -> ! {
         let job = JOBS.lock().pop_front();
         match job {
             Some(job) => finish(job),
-            None => interrupts::sleep_unless(|| !JOBS.lock().is_empty()),
+            None => sleep_unless(|| !JOBS.lock().is_empty()),
         }
     }
 }
 
 #[inline(never)]
 fn finish(job: Job) {
-    let len = compress_and_enter(&job.block);
+    let len = trace::region("compress", || compress_and_enter(&job.block));
     job.compressed.put(len);
 }
 

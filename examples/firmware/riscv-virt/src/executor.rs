@@ -16,7 +16,7 @@ use critical_section::Mutex;
 use picoprof::Instant;
 use riscv_machine::interrupts;
 
-use crate::profiler;
+use crate::{profiler, trace};
 
 /// The tasks of the first hart.
 pub(crate) struct Executor {
@@ -78,7 +78,7 @@ impl Executor {
                 }
             }
             if is_idle {
-                interrupts::sleep_unless(|| self.has_work());
+                trace::sleep_unless(|| self.has_work());
             }
         }
     }

@@ -24,6 +24,7 @@ mod network;
 mod profiler;
 mod self_check;
 mod stacks;
+mod trace;
 mod traffic;
 mod traps;
 mod virtio;

@@ -18,11 +18,12 @@ use picoprof::profile::task::{Context, TaskPool, Tasks};
 use picoprof::profile::{Kind, Profiles, Wait};
 use picoprof::stack::capture::{Registers, StackBounds, registers_here, walk_frame_pointers_to};
 use picoprof::stack::{StackId, StackTable};
+use picoprof::trace::{Event, TraceHost};
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread, Tracer};
 use riscv_machine::console::Uart;
 use riscv_machine::{HARTS, HartLocal, clock, interrupts, memory, timer};
 
-use crate::{compressor, heap, network, self_check, stacks, traps};
+use crate::{compressor, heap, network, self_check, stacks, trace, traps};
 
 /// The deepest stack that is kept as a whole.
 const DEPTH: usize = 64;
@@ -110,13 +111,14 @@ pub(crate) fn on_tick(interrupted: Registers) {
     let sampler = &SAMPLERS[hart];
     if sampler.is_running() {
         let labels = labels_here();
-        sampler.tick(
+        let sample = sampler.tick(
             interrupted,
             bounds_here(),
             STACKS.view(),
             CPU.view(),
             labels.to_bits(),
         );
+        trace::sample(sample);
         SAMPLES.fetch_add(1, Ordering::Relaxed);
         if is_waiting(interrupted.pc) {
             IDLE.fetch_add(1, Ordering::Relaxed);
@@ -285,6 +287,10 @@ impl Target for Machine {
         threads
     }
 
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&trace::Host)
+    }
+
     fn thread_count(&self) -> usize {
         1 + usize::from(compressor::is_running())
     }
@@ -368,5 +374,13 @@ impl Tracer for Machine {
 
     fn extend_labels(&self, base: LabelSetId, labels: &[(&str, &str)]) -> LabelSetId {
         LABELS.view().extend(base, labels)
+    }
+
+    fn record(&self, event: Event) {
+        trace::record(event);
+    }
+
+    fn record_with(&self, event: Event, name: &'static str, text: &str) {
+        trace::record_with(event, name, text);
     }
 }

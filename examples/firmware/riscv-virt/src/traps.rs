@@ -8,6 +8,7 @@ use picoprof::stack::capture::Registers;
 use riscv_machine::interrupts::{self, EXTERNAL, Enabled, SOFTWARE, TIMER};
 use riscv_machine::{HARTS, timer};
 
+use crate::trace::{Handler, Source};
 use crate::{network, profiler, self_check};
 
 /// Ticks a second.
@@ -57,11 +58,13 @@ fn on_trap(cause: usize, interrupted: Registers) {
             let Some(source) = interrupts::claim() else {
                 return;
             };
+            let _handler = Handler::enter(Source::Card);
             interrupts::nest(TICK_ONLY, network::handle_network_interrupt);
             interrupts::complete(source);
         }
         SOFTWARE => {
             interrupts::receive();
+            let _handler = Handler::enter(Source::Software);
             profiler::on_question(interrupted);
             interrupts::nest(TICK_AND_CARD, self_check::run_if_due);
         }
