@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::timeout;
 
 use crate::MOST_BYTES;
@@ -31,6 +32,9 @@ const ANSWERS: Duration = Duration::from_mins(1);
 
 /// Go's default for `profile`.
 const DEFAULT_CPU_SECONDS: u64 = 30;
+
+/// Pieces of an answer that wait for who asked.
+pub(crate) const PIECES: usize = 4;
 
 /// Of an answer's head.
 const MOST_HEAD: usize = 64 << 10;
@@ -53,6 +57,13 @@ pub(crate) struct Question {
     pub(crate) body: Bytes,
 }
 
+/// A part of a response, as it comes: first the head, then pieces of the body.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Head(StatusCode, HeaderMap),
+    Body(Bytes),
+}
+
 /// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -70,6 +81,8 @@ impl fmt::Display for Failure {
         f.write_str(&self.0)
     }
 }
+
+impl Error for Failure {}
 
 impl Question {
     /// A GET.
@@ -131,8 +144,25 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// If it is off, takes too long, breaks off, or does not speak HTTP.
+    /// If it is off, takes too long, breaks off, says too much, or does not speak HTTP.
     pub(crate) async fn ask(&self, question: Question) -> Result<Answer, Failure> {
+        let (pieces, answer) = mpsc::channel(PIECES);
+        let (asked, answer) = tokio::join!(self.ask_for_pieces(question, pieces), whole(answer));
+        let answer = answer?;
+        asked?;
+        answer.ok_or_else(no_answer)
+    }
+
+    /// The same, piece by piece as it comes. If nobody takes them any more, it ends as when [`ask`](Self::ask) is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ask`](Self::ask).
+    pub(crate) async fn ask_for_pieces(
+        &self,
+        question: Question,
+        pieces: Sender<Piece>,
+    ) -> Result<(), Failure> {
         let patience = question.patience();
         match self {
             // A connection for each question, and closed from here: it's the side that closes first which has to
@@ -149,12 +179,17 @@ impl Device {
                 };
                 // Questions are short, and wanted at once. Where that can't be set, they are late.
                 let _ = stream.set_nodelay(true);
-                exchange(stream, request, patience).await
+                let leaves = pieces.clone();
+                tokio::select! {
+                    done = exchange(stream, request, patience, &pieces) => done,
+                    () = leaves.closed() => Ok(()),
+                }
             }
             Self::Serial(line) => {
                 let request = question.into_request("localhost")?;
                 let mut line = Arc::clone(line).lock_owned().await;
-                let exchange = tokio::spawn(async move { line.ask(request, patience).await });
+                let exchange =
+                    tokio::spawn(async move { line.ask(request, patience, &pieces).await });
                 let ended = exchange.await;
                 ended.unwrap_or_else(|error| Err(Failure(format!("the serial line: {error}"))))
             }
@@ -162,12 +197,46 @@ impl Device {
     }
 }
 
-/// A request over a stream, and its answer. The stream is as it is left.
+/// Why there's nothing, where nothing else is known to be wrong.
+pub(crate) fn no_answer() -> Failure {
+    Failure("the device has no answer".to_owned())
+}
+
+/// Puts an answer together; `None` if its head did not come.
+async fn whole(mut pieces: Receiver<Piece>) -> Result<Option<Answer>, Failure> {
+    let Some(Piece::Head(status, headers)) = pieces.recv().await else {
+        return Ok(None);
+    };
+    Ok(Some(Answer {
+        status,
+        headers,
+        body: body(pieces).await?,
+    }))
+}
+
+/// Puts the body of an answer together, whose head has come.
+pub(crate) async fn body(mut pieces: Receiver<Piece>) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        if let Piece::Body(piece) = piece {
+            if bytes.len() + piece.len() > MOST_BYTES {
+                let text = format!("the device's answer has more than {MOST_BYTES} bytes");
+                return Err(Failure(text));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// A request over a stream, and the pieces of its answer: all of them, even if nobody takes them any more. The stream is
+/// as it is left.
 pub(crate) async fn exchange<S>(
     stream: S,
     request: Request<Full<Bytes>>,
     patience: Duration,
-) -> Result<Answer, Failure>
+    pieces: &Sender<Piece>,
+) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -184,7 +253,9 @@ where
         if head.status.is_informational() {
             return Err(Failure(format!("the device answers {}", head.status)));
         }
-        let mut bytes = Vec::new();
+        let mut is_wanted = true;
+        is_wanted &= (pieces.send(Piece::Head(head.status, head.headers)).await).is_ok();
+        let mut unwanted = 0;
         while let Some(frame) = timeout(ANSWERS, body.frame())
             .await
             .map_err(|_| late(ANSWERS))?
@@ -193,17 +264,14 @@ where
             let Ok(piece) = frame.map_err(broken)?.into_data() else {
                 continue;
             };
-            if bytes.len() + piece.len() > MOST_BYTES {
-                let text = format!("the device's answer has more than {MOST_BYTES} bytes");
-                return Err(Failure(text));
+            let len = piece.len();
+            is_wanted = is_wanted && pieces.send(Piece::Body(piece)).await.is_ok();
+            unwanted += if is_wanted { 0 } else { len };
+            if unwanted > MOST_BYTES {
+                return Err(Failure("the device does not come to an end".to_owned()));
             }
-            bytes.extend_from_slice(&piece);
         }
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: bytes.into(),
-        })
+        Ok(())
     };
     // What goes wrong on the connection is told to who waits for the answer.
     let moving = async {

@@ -5,7 +5,7 @@
 //! and lines, inlined functions too. So a device needs no symbols in its flash, and its profiles look like a server's.
 //!
 //! `server` is what Go's tools talk to; `device` talks to the device, over a socket, or over a `serial` line. `names`
-//! reads the ELF file, `profile` and `text` put its names into what the device sends, and `proto` has the messages
+//! reads the ELF file, `profile`, `trace` and `text` put its names into what the device sends, and `proto` has the messages
 //! that profiles are made of.
 
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ mod proto;
 mod serial;
 mod server;
 mod text;
+mod trace;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::io::{self, Write as _};
@@ -137,6 +138,7 @@ fn greeting(address: SocketAddr, code: &Code) -> String {
     go tool pprof -http=: 'http://{address}/debug/pprof/profile?seconds=10'
     go tool pprof -top http://{address}/debug/pprof/mutex
     curl 'http://{address}/debug/pprof/goroutine?debug=2'
+    curl -o trace.out 'http://{address}/debug/pprof/trace?seconds=5' && go tool trace trace.out
 "
     )
 }

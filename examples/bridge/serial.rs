@@ -27,9 +27,10 @@ use rustix::termios::{self, ControlModes, OptionalActions};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout};
 
-use crate::device::{Answer, CONNECTS, Failure, exchange};
+use crate::device::{CONNECTS, Failure, Piece, exchange};
 
 /// The rate of a line without another one.
 const BAUD: u32 = 115_200;
@@ -101,12 +102,13 @@ impl Line {
         }
     }
 
-    /// The answer to a request.
+    /// The answer to a request, in pieces.
     pub(crate) async fn ask(
         &mut self,
         request: Request<Full<Bytes>>,
         patience: Duration,
-    ) -> Result<Answer, Failure> {
+        pieces: &Sender<Piece>,
+    ) -> Result<(), Failure> {
         let Self {
             place,
             port,
@@ -143,9 +145,9 @@ impl Line {
                     }
                 }
             }
-            let answer = exchange(line, request, patience).await?;
+            exchange(line, request, patience, pieces).await?;
             *is_in_step = true;
-            return Ok(answer);
+            return Ok(());
         }
     }
 }

@@ -5,16 +5,18 @@
 use core::convert::Infallible;
 use core::fmt;
 use core::net::IpAddr;
+use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,12 +24,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{sleep, timeout};
 
-use crate::device::{Answer, Device, Question};
+use crate::device::{Answer, Device, Failure, PIECES, Piece, Question, body, no_answer};
 use crate::names::Code;
 use crate::profile::{self, Refusal};
 use crate::text;
+use crate::trace::Namer;
 
 /// Clients at once.
 const MOST_CLIENTS: usize = 64;
@@ -46,6 +50,8 @@ const MOST_SHOWN: usize = 100;
 
 const SYMBOL: &str = "/debug/pprof/symbol";
 
+const TRACE: &str = "/debug/pprof/trace";
+
 /// Of a profile of no time, where it says which program it is of: what a device is asked that has not been asked for
 /// a profile. It may not have all of them.
 const PROFILES: [&str; 5] = ["threadcreate", "block", "mutex", "heap", "goroutine"];
@@ -60,7 +66,57 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// What can't be seen without a build id on both sides.
 const DOUBT: &str = "it can't be told whether the device runs this file: for that both need a build id (--build-id)";
 
-type Reply = Response<Full<Bytes>>;
+type Reply = Response<Content>;
+
+/// What is sent: all at once, or as it comes.
+#[derive(Debug)]
+enum Content {
+    Whole(Full<Bytes>),
+    Pieces(Receiver<Result<Bytes, Failure>>),
+}
+
+impl<B: Into<Bytes>> From<B> for Content {
+    fn from(bytes: B) -> Self {
+        Self::Whole(Full::new(bytes.into()))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self.get_mut() {
+            Self::Whole(body) => {
+                let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
+                    return Poll::Pending;
+                };
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            Self::Pieces(pieces) => {
+                let piece = pieces.poll_recv(context);
+                piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Pieces(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// A device, and the file that it runs.
 #[derive(Debug)]
@@ -143,7 +199,7 @@ impl Bridge {
         let _ = http.serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn reply(&self, request: Request<Incoming>) -> Reply {
+    async fn reply(self: &Arc<Self>, request: Request<Incoming>) -> Reply {
         if !is_for_this_machine(&request) {
             let text = "requests for this Host are not served here: use localhost";
             return plain_error(StatusCode::FORBIDDEN, text);
@@ -185,6 +241,9 @@ impl Bridge {
             target: target.to_owned(),
             body,
         };
+        if head.method != Method::HEAD && head.uri.path() == TRACE {
+            return self.trace(question).await;
+        }
         match self.device.ask(question).await {
             Ok(answer) if answer.status == StatusCode::OK && head.method != Method::HEAD => {
                 self.add_names(head.uri.path(), answer).await
@@ -259,6 +318,78 @@ impl Bridge {
         }
     }
 
+    /// A trace with names, as it comes. It does not say which program it is of, so the device is asked.
+    async fn trace(self: &Arc<Self>, question: Question) -> Reply {
+        if let Ok(Some(id)) = self.device_build_id().await {
+            self.note(&id);
+        }
+        if let Some(other) = &*self.other() {
+            return error(StatusCode::CONFLICT, &self.refusal(other));
+        }
+        let (sender, mut pieces) = mpsc::channel(PIECES);
+        let bridge = Arc::clone(self);
+        let asked =
+            tokio::spawn(async move { bridge.device.ask_for_pieces(question, sender).await });
+        let Some(Piece::Head(status, headers)) = pieces.recv().await else {
+            let failure = asked.await.map(Result::err).unwrap_or_default();
+            return error(StatusCode::BAD_GATEWAY, &failure.unwrap_or_else(no_answer));
+        };
+        if status != StatusCode::OK {
+            return match body(pieces).await {
+                Ok(body) => forward(Answer {
+                    status,
+                    headers,
+                    body,
+                }),
+                Err(failure) => error(StatusCode::BAD_GATEWAY, &failure),
+            };
+        }
+        let (sender, named) = mpsc::channel(PIECES);
+        let bridge = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut namer = Namer::new();
+            loop {
+                // A device may have nothing to say for long, so it is not asked for more before who has left is seen.
+                let piece = tokio::select! {
+                    piece = pieces.recv() => piece,
+                    () = sender.closed() => return,
+                };
+                let is_end = piece.is_none();
+                let done = bridge.with_code(move |code| {
+                    let (mut out, mut names) = (Vec::new(), |address| code.frames(address));
+                    if let Some(Piece::Body(bytes)) = piece {
+                        namer.push(&bytes, &mut names, &mut out);
+                    } else if is_end {
+                        namer.finish(&mut names, &mut out);
+                    }
+                    (namer, out)
+                });
+                let out = match done.await {
+                    Ok((back, out)) => {
+                        namer = back;
+                        out
+                    }
+                    Err(failure) => {
+                        let _ = sender.send(Err(Failure(failure))).await;
+                        return;
+                    }
+                };
+                // Who has left wants no more.
+                if !out.is_empty() && sender.send(Ok(out.into())).await.is_err() {
+                    return;
+                }
+                if is_end {
+                    break;
+                }
+            }
+            if let Ok(Err(failure)) = asked.await {
+                // So that the reader sees that it broke off.
+                let _ = sender.send(Err(failure)).await;
+            }
+        });
+        reply_with(status, headers, Content::Pieces(named))
+    }
+
     /// The index page says where the names come from.
     fn describe(&self, answer: Answer) -> Reply {
         let Ok(page) = core::str::from_utf8(&answer.body) else {
@@ -303,7 +434,7 @@ impl Bridge {
         });
         match named.await {
             Ok(names) => {
-                let mut reply = Response::new(Full::new(names.into()));
+                let mut reply = Response::new(names.into());
                 reply.headers_mut().insert(CONTENT_TYPE, TEXT);
                 reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
                 reply
@@ -451,9 +582,13 @@ fn escape(text: &str) -> String {
 
 /// The device's answer, with a body that may be another. How its end is told is decided here anew.
 fn forward(answer: Answer) -> Reply {
-    let mut reply = Response::new(Full::new(answer.body));
-    *reply.status_mut() = answer.status;
-    *reply.headers_mut() = answer.headers;
+    reply_with(answer.status, answer.headers, answer.body.into())
+}
+
+fn reply_with(status: StatusCode, headers: HeaderMap, content: Content) -> Reply {
+    let mut reply = Response::new(content);
+    *reply.status_mut() = status;
+    *reply.headers_mut() = headers;
     let headers = reply.headers_mut();
     // RFC 9110 7.6.1: what is named there is of the connection, too.
     let named = headers.get_all(CONNECTION).iter();
@@ -488,7 +623,7 @@ fn error(status: StatusCode, text: &dyn fmt::Display) -> Reply {
 }
 
 fn plain_error(status: StatusCode, text: &str) -> Reply {
-    let mut reply = Response::new(Full::new(format!("{text}\n").into()));
+    let mut reply = Response::new(format!("{text}\n").into());
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, TEXT);
     reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);

@@ -83,6 +83,8 @@ try:
     go tool pprof -top http://localhost:{admin}/debug/pprof/block
     curl 'http://localhost:{admin}/debug/pprof/goroutine?debug=2'
     curl 'http://localhost:{admin}/debug/pprof/threadcreate?debug=1'
+    curl -o trace.out 'http://localhost:{admin}/debug/pprof/trace?seconds=2'
+    go tool trace trace.out
 "
     ))?;
 

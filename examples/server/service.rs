@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use picoprof_std::{task, with_labels};
+use picoprof_std::{task, trace, with_labels};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +59,7 @@ struct Shared {
 struct Job {
     request: Request,
     route: &'static str,
+    traced: Arc<trace::Task>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -253,10 +254,17 @@ async fn read_request(
 
 /// Has a request answered by a worker, and a document's digest put on record.
 async fn respond(request: Request, route: &'static str, shared: &Shared) -> Response {
+    // picoprof: in an execution trace, what is done for a request, on any thread and in any task.
+    let traced = Arc::new(trace::task(route));
+    traced.log(
+        "http",
+        format_args!("{} {}", request.method, request.target),
+    );
     let (answer, answered) = oneshot::channel();
     let job = Job {
         request,
         route,
+        traced: Arc::clone(&traced),
         answer,
     };
     if shared.jobs.push(job).is_err() {
@@ -267,6 +275,7 @@ async fn respond(request: Request, route: &'static str, shared: &Shared) -> Resp
         Ok(Answer::Done(response)) => return response,
         Err(_) => return error(500, "the worker is gone"),
     };
+    let _region = traced.begin_region("registration");
     // picoprof: the frames of async functions are often inlined, which costs them their names; a task's is not.
     match task("registration", shared.line.register(digest)).await {
         Some(receipt) => text(
@@ -295,7 +304,8 @@ fn work(shared: &Shared) {
     while let Some(job) = shared.jobs.pop() {
         // picoprof: on a thread, labels hold for a function's time.
         let answer = with_labels([("route", job.route)], || {
-            answer(&job.request, &shared.store)
+            job.traced
+                .region("answer", || answer(&job.request, &shared.store))
         });
         // The client may be gone.
         let _ = job.answer.send(answer);
