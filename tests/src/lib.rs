@@ -12,6 +12,8 @@
 //! * [`process`]: programs under test, and their end.
 //! * [`subject`]: programs under test that do as they are told.
 //! * [`tasks`]: tasks that do as they are told, for the model.
+//! * [`trace`]: execution traces, read and checked.
+//! * [`viewer`]: the pages of `go tool trace`.
 
 #![forbid(unsafe_code)]
 
@@ -28,3 +30,5 @@ pub mod profile;
 pub mod profile_proto;
 pub mod subject;
 pub mod tasks;
+pub mod trace;
+pub mod viewer;

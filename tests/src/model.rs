@@ -14,6 +14,7 @@ use picoprof::profile::heap::{Heap, HeapProfile};
 use picoprof::profile::labels::{LabelSetId, LabelTable};
 use picoprof::profile::{Kind, Profiles, Role, Wait};
 use picoprof::stack::{Marker, StackTable};
+use picoprof::trace::{Limits, Trace, TraceBuffers, TraceHost};
 use picoprof::{Function, Instant, Line, LocationId, Mapping, StartError, Symbols, Target, Thread};
 
 use crate::tasks::ModelTasks;
@@ -42,7 +43,7 @@ pub struct Model {
     pub threads_now: RefCell<Vec<Thread>>,
     /// The tasks there are.
     pub tasks: ModelTasks,
-    /// The time of tasks.
+    /// The time of tasks, and of traces.
     pub now: Cell<Instant>,
     /// [`Target::role_of`] functions, by name; the others are the program's own.
     pub roles: RefCell<HashMap<String, Role>>,
@@ -52,6 +53,8 @@ pub struct Model {
     pub has_threads: Cell<bool>,
     /// Whether there's a heap.
     pub has_heap: Cell<bool>,
+    /// What is recorded for traces, if something is.
+    pub trace: Cell<Option<Trace<'static>>>,
     /// Whether there is memory for a response.
     pub has_memory: Cell<bool>,
     /// Words of memory that responses have.
@@ -95,6 +98,7 @@ impl Default for Model {
             has_names: Cell::new(true),
             has_threads: Cell::new(true),
             has_heap: Cell::new(true),
+            trace: Cell::default(),
             has_memory: Cell::new(true),
             lent: Rc::default(),
             most_lent: Cell::default(),
@@ -196,6 +200,13 @@ impl Model {
         let names = code.into_iter().map(|code| code.name);
         let roles = roles.iter().copied();
         self.roles.borrow_mut().extend(names.zip(roles));
+    }
+
+    /// From now on there are traces: answers where their events go, which is never freed.
+    pub fn keep_trace(&self) -> Trace<'static> {
+        let trace = Box::leak(Box::new(TraceBuffers::<16, 64>::new())).view();
+        self.trace.set(Some(trace));
+        trace
     }
 
     /// How many times the CPU sampler was started.
@@ -303,6 +314,10 @@ impl Target for Model {
         roles.get(function).copied().unwrap_or(Role::Program)
     }
 
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        self.trace.get().is_some().then_some(self)
+    }
+
     fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {
         if !self.has_cpu_timer.get() {
             return Err(StartError::Unavailable);
@@ -336,6 +351,20 @@ impl Target for Model {
 
     fn describe(&self, page: &mut dyn fmt::Write) -> fmt::Result {
         page.write_str("<li>A model.</li>\n")
+    }
+}
+
+impl TraceHost for Model {
+    fn buffers(&self) -> Trace<'static> {
+        self.trace.get().expect("it was asked")
+    }
+
+    fn ticks(&self) -> u64 {
+        self.now.get().as_nanos()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::SMALL
     }
 }
 

@@ -1,5 +1,6 @@
 //! A device without symbols: core's own endpoints, over a socket or a serial line.
 
+use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
@@ -17,6 +18,7 @@ use picoprof::profile::labels::LabelSetId;
 use picoprof::profile::task::TaskPool;
 use picoprof::profile::{Profiles, Wait};
 use picoprof::stack::{Marker, StackTable};
+use picoprof::trace::{Event, Limits, Stream, Trace, TraceBuffers, TraceHost, is_on};
 use picoprof::{BuildId, Instant, LocationId, NoSymbols, StartError, Target, Thread};
 
 use crate::program::{Code, build_id_note};
@@ -33,6 +35,7 @@ pub(crate) struct Device {
     threads: Buckets<64, 1>,
     tasks: TaskPool<1>,
     build_id: Mutex<BuildId>,
+    trace: Recorder,
     pub(crate) is_sampling: AtomicBool,
     /// How many clients have come.
     pub(crate) clients: AtomicUsize,
@@ -60,6 +63,7 @@ impl Device {
             threads: Buckets::new(),
             tasks: TaskPool::new(),
             build_id: Mutex::new(BuildId::from_note(&build_id_note())),
+            trace: Recorder::new(),
             is_sampling: AtomicBool::new(false),
             clients: AtomicUsize::new(0),
         }));
@@ -125,6 +129,12 @@ impl Device {
 
     /// As its timer's interrupt.
     fn tick(&self) {
+        if is_on() {
+            let code = Code::get();
+            let stack = (self.stacks.view()).intern(&[code.inlined, code.method, NOWHERE], None);
+            self.trace.record(Event::waits(1, stack));
+            self.trace.record(Event::resumed());
+        }
         if self.is_sampling.load(Ordering::Relaxed) {
             let code = Code::get();
             let stack = self
@@ -133,6 +143,48 @@ impl Device {
                 .intern(&[code.inlined, code.method], None);
             self.cpu.view().add(stack, 0, &[1]);
         }
+    }
+}
+
+/// What a trace is made of. Its clock begins with it.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    buffers: &'static TraceBuffers<32, 64>,
+    /// One thread uses it at a time.
+    stream: Mutex<Stream>,
+    begun: time::Instant,
+}
+
+impl Recorder {
+    fn new() -> Self {
+        Self {
+            buffers: Box::leak(Box::default()),
+            stream: Mutex::new(Stream::new(7)),
+            begun: time::Instant::now(),
+        }
+    }
+
+    fn record(&self, event: Event) {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        self.buffers.view().record(&stream, self.ticks(), event);
+    }
+}
+
+impl TraceHost for Recorder {
+    fn buffers(&self) -> Trace<'static> {
+        self.buffers.view()
+    }
+
+    fn ticks(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::SMALL
+    }
+
+    fn stream_name(&self, _: u32, name: &mut dyn fmt::Write) -> fmt::Result {
+        name.write_str("main")
     }
 }
 
@@ -203,6 +255,10 @@ impl Target for Device {
             wait: Wait::Running,
             waiting: Duration::ZERO,
         }]
+    }
+
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        Some(&self.trace)
     }
 
     fn start_cpu(&self, _hz: u32) -> Result<u64, StartError> {

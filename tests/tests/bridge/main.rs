@@ -7,4 +7,5 @@ mod names;
 mod program;
 mod reports;
 mod serial;
+mod traces;
 mod wrong_file;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use picoprof_tests::go::Go;
 use picoprof_tests::process::{Finished, Server, command, free_port, run};
+use picoprof_tests::viewer::Viewer;
 
 use crate::reports::pdf_text;
 use crate::server::{Example, ask, expect_shares, ordinary};
@@ -22,9 +23,11 @@ const HEAP: &str = "go tool pprof -top http://localhost:9990/debug/pprof/heap";
 const BLOCK: &str = "go tool pprof -top http://localhost:9990/debug/pprof/block";
 const DUMP: &str = "curl 'http://localhost:9990/debug/pprof/goroutine?debug=2'";
 const THREADS: &str = "curl 'http://localhost:9990/debug/pprof/threadcreate?debug=1'";
+const TRACE: &str = "curl -o trace.out 'http://localhost:9990/debug/pprof/trace?seconds=2'";
+const VIEW: &str = "go tool trace trace.out";
 
 /// Those that [`the_commands_work`] runs: what is told to people must be here.
-const COMMANDS: &[&str] = &[SEED, WEB, HEAP, BLOCK, DUMP, THREADS];
+const COMMANDS: &[&str] = &[SEED, WEB, HEAP, BLOCK, DUMP, THREADS, TRACE, VIEW];
 
 #[test]
 fn the_commands_work() {
@@ -83,6 +86,14 @@ fn the_commands_work() {
                 "{threads:?}"
             );
         });
+        scope.spawn(|| {
+            run_command(&go, TRACE);
+            let trace = VIEW.split(' ').next_back().expect("it names a file");
+            let page = Viewer::start(&go, trace).page("/goroutines");
+            for name in ["connection", "request", "registration", "thread worker-0"] {
+                assert!(page.contains(name), "{name} in:\n{page}");
+            }
+        });
         web_ui_has_the_names(&go);
     });
 }
@@ -127,7 +138,9 @@ fn as_go_runs_it(go: &Go, line: &str) -> Command {
         command.args(words.skip(3));
         return command;
     }
-    command(words.next().expect("there is a word"), words)
+    let mut command = command(words.next().expect("there is a word"), words);
+    command.current_dir(go.home());
+    command
 }
 
 /// The tool says on its standard error output where it serves.

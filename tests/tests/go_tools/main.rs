@@ -12,3 +12,4 @@ mod reports;
 mod server;
 mod symbol;
 mod tasks;
+mod trace;

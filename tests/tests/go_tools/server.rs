@@ -50,7 +50,7 @@ impl Example {
             .strip_suffix("/debug/pprof/")
             .expect("it says where its profiles are")
             .to_owned();
-        let suggestions = (0..6)
+        let suggestions = (0..8)
             .map(|_| process.wait_for_line("    ", STARTS).trim().to_owned())
             .collect();
         let example = Self {

@@ -7,3 +7,5 @@ mod endpoints;
 mod serial;
 mod soak;
 mod stacks;
+mod station;
+mod trace;
