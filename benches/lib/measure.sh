@@ -158,6 +158,20 @@ nanoseconds() {
     repeat 3 "$1" "$2" 200000 && best "$out" ns
 }
 
+# traced PROGRAM MODE: instructions of one of the two events that each round of it is in a trace.
+traced() {
+    local on off
+    on=$(instructions "$1" "trace-$2" 10000) && off=$(instructions "$1" "$2" 10000) || return 1
+    calculate "($on - $off) / 2"
+}
+
+# traced_off PROGRAM: of each of the two where no trace is taken.
+traced_off() {
+    local on off
+    on=$(instructions "$1" trace-off 10000) && off=$(instructions "$1" trace-none 10000) || return 1
+    calculate "($on - $off) / 2"
+}
+
 # cold PROGRAM [BUILD]: instructions of a sample whose stack is new.
 cold() {
     local plain it

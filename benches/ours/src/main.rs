@@ -6,6 +6,7 @@ mod endpoint;
 mod memory;
 mod sample;
 mod tasks;
+mod trace;
 
 use core::hint::black_box;
 
@@ -40,13 +41,28 @@ fn work(mode: &str, n: usize) {
         "tasks-addresses" => addresses::measure_tasks(n),
         "task-memory" => tasks::memory(n),
         "poll" | "wake" | "clone" => tasks::poll(mode, n),
-        "labels" => meter::measure_ns(n, || {
-            picoprof_std::with_labels([("tenant", "a")], || black_box(()));
-        }),
+        "labels" => labels(n),
         "lock" | "lock-free" => contention::measure(mode, n),
         "lock-off" => contention::measure_off(n),
         "lock-check" => contention::check(n),
+        "trace-poll" => trace::recorded(|| tasks::poll("poll", n)),
+        "trace-labels" => trace::recorded(|| labels(n)),
+        "trace-region" => trace::recorded(|| trace::regions(n)),
+        "trace-off" => trace::regions(n),
+        "trace-none" => trace::no_regions(n),
+        "trace-check" => trace::check(n),
+        "trace-ns" => trace::nanoseconds(n),
+        "trace-size" => trace::size(0),
+        "trace-size-threads" => trace::size(2),
+        "trace-slower" => trace::slower(n, 0),
+        "trace-slower-threads" => trace::slower(n, 2),
         _ if alloc::run(mode, n) => {}
         _ => unknown_mode(),
     }
+}
+
+fn labels(n: usize) {
+    meter::measure_ns(n, || {
+        picoprof_std::with_labels([("tenant", "a")], || black_box(()));
+    });
 }
