@@ -7,7 +7,7 @@ mod go_process;
 use core::time::Duration;
 use std::thread;
 
-use go_process::{burn, comments, profile, serve};
+use go_process::{burn, comments, profile, profile_while, serve, sound};
 
 picoprof_std::interpose!();
 
@@ -18,20 +18,12 @@ const THREADS: u32 = 50;
 #[test]
 fn short_threads_are_sampled_from_their_creation_on() {
     let (_server, address) = serve();
-    let profile = thread::spawn(move || profile(address, "profile?seconds=4&hz=1000"));
-    thread::sleep(Duration::from_millis(300));
-    let mut used = Duration::ZERO;
-    for _ in 0..THREADS {
-        used += thread::spawn(|| burn(SHORT))
-            .join()
-            .expect("it does not panic");
-    }
-    assert!(
-        !profile.is_finished(),
-        "this machine is too busy for this test"
-    );
-    let profile = profile.join().expect("it does not panic");
-    let seen = profile.total("cpu", "go_process::burn") as f64 / used.as_nanos() as f64;
+    let (bytes, used) = profile_while(address, 1000, || {
+        let threads = (0..THREADS).map(|_| thread::spawn(|| burn(SHORT)));
+        let used = threads.map(|thread| thread.join().expect("it does not panic"));
+        used.sum::<Duration>()
+    });
+    let seen = sound(&bytes).total("cpu", "go_process::burn") as f64 / used.as_nanos() as f64;
     assert!((0.8..1.2).contains(&seen), "{seen} of {used:?}");
 }
 

@@ -3,7 +3,7 @@
 use core::hint::black_box;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::fs;
+use std::{fs, thread};
 
 use picoprof_std::{Running, Server};
 use picoprof_tests::http::{Client, Response};
@@ -22,9 +22,34 @@ pub(crate) fn serve() -> (Running, SocketAddr) {
 /// A sound profile.
 #[track_caller]
 pub(crate) fn profile(address: SocketAddr, target: &str) -> Profile {
-    let profile = decode(&get(address, target).body).expect(target);
-    assert_eq!(validate(&profile), Ok(()), "{target}");
+    sound(&get(address, target).body)
+}
+
+/// A profile that keeps all the rules.
+#[track_caller]
+pub(crate) fn sound(bytes: &[u8]) -> Profile {
+    let profile = decode(bytes).expect("it is a profile");
+    assert_eq!(validate(&profile), Ok(()));
     profile
+}
+
+/// The bytes of a profile of CPU time, and what `work` answers, which is done within it. If that takes longer, as the machine is
+/// busy, another and longer profile is taken.
+#[track_caller]
+pub(crate) fn profile_while<T>(address: SocketAddr, hz: u32, work: impl Fn() -> T) -> (Vec<u8>, T) {
+    for seconds in [4, 25] {
+        let target = format!("profile?seconds={seconds}&hz={hz}");
+        let profile = thread::spawn(move || get(address, &target).body);
+        // It has begun by then.
+        thread::sleep(Duration::from_millis(300));
+        let done = work();
+        let is_within = !profile.is_finished();
+        let profile = profile.join().expect("it does not panic");
+        if is_within {
+            return (profile, done);
+        }
+    }
+    panic!("this machine is too busy for this test");
 }
 
 /// A good answer.
