@@ -298,16 +298,20 @@ fn the_index_counts_what_there_is() {
 #[test]
 fn labels_tell_the_routes_apart() {
     let go = Captured::with_go();
+    let mut gets = 0;
     for file in ["cpu.pb.gz", "allocs.pb.gz"] {
         let tags = go.pprof(["-tags", file]).succeeded();
         let tags = tags.text();
         assert!(tags.contains(" route: Total "), "{file}: {tags}");
-        for route in ["put", "get", "search"] {
-            let is_there = tags
-                .lines()
-                .any(|line| line.ends_with(&format!(": {route}")));
-            assert!(is_there, "{file}, {route}: {tags}");
+        let is_there = |route| {
+            let end = format!(": {route}");
+            tags.lines().any(|line| line.ends_with(&end))
+        };
+        for route in ["put", "search"] {
+            assert!(is_there(route), "{file}, {route}: {tags}");
         }
+        // It takes so little that a sample of it may be missing on a busy machine.
+        gets += usize::from(is_there("get"));
         let focused = |route: &str| {
             let focus = format!("-tagfocus=route={route}");
             let all = [
@@ -327,6 +331,7 @@ fn labels_tell_the_routes_apart() {
         assert!(!put.contains("server::service::search"), "{put}");
         assert!(!search.contains("server::document::pack"), "{search}");
     }
+    assert!(gets > 0, "nobody gets a document");
     let example = Example::shared();
     let tags = report(&["-tags", &example.url("mutex")]);
     assert!(tags.lines().any(|line| line.ends_with(": put")), "{tags}");
