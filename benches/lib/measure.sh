@@ -158,10 +158,10 @@ nanoseconds() {
     repeat 3 "$1" "$2" 200000 && best "$out" ns
 }
 
-# traced PROGRAM MODE: instructions of one of the two events that each round of it is in a trace.
+# traced PROGRAM MODE [OFF]: instructions of one of the two events that each round of it is in a trace.
 traced() {
     local on off
-    on=$(instructions "$1" "trace-$2" 10000) && off=$(instructions "$1" "$2" 10000) || return 1
+    on=$(instructions "$1" "trace-$2" 10000) && off=$(instructions "$1" "${3:-$2}" 10000) || return 1
     calculate "($on - $off) / 2"
 }
 

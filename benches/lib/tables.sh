@@ -77,7 +77,7 @@ check_trace() {
     it=$(program picoprof)
     budget "an event of a trace: a task's poll" "$(traced "$it" poll)" POLL instructions
     budget "an event of a trace: labels" "$(traced "$it" labels)" LABELS instructions
-    budget "an event of a trace: a region's" "$(traced "$it" region)" REGION instructions
+    budget "an event of a trace: a region's" "$(traced "$it" region trace-off)" REGION instructions
     budget "an event where no trace is taken" "$(traced_off "$it")" 3 instructions
     repeat 1 "$it" trace-size && budget "a trace's bytes an event" "$(value "$out" bytes_per_event)" 5.6 bytes
     repeat 1 "$it" trace-slower 400000 && budget "ping-pong, traced, to not" "$(value "$out" than_off)" 2 times
@@ -297,7 +297,7 @@ trace_table() {
         it=$(program picoprof $build)
         repeat 3 "$it" trace-ns 2000000
         local cells=("**$(calculate "$(best "$out" event_ns)")**" "**$(traced "$it" poll)**" "$(traced "$it" labels)"
-            "$(traced "$it" region)" "**$(traced_off "$it")**")
+            "$(traced "$it" region trace-off)" "**$(traced_off "$it")**")
         repeat 1 "$it" trace-size
         cells+=("**$(calculate "$(value "$out" bytes_per_event)")**")
         repeat 1 "$it" trace-slower 400000
