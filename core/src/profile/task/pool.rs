@@ -310,11 +310,12 @@ impl Slot {
         held: &'a mut Held<'static>,
         base: usize,
         is_nested: bool,
+        tracer: &dyn Tracer,
     ) -> Option<Polling<'a>> {
         let polling = held.poll(is_nested)?;
         self.base.store(base, Ordering::Relaxed);
         self.polls.store(self.polls.load().wrapping_add(1));
-        trace::record(|| Event::task_polled(self.traced_id(), is_nested));
+        trace::record_by(tracer, || Event::task_polled(self.traced_id(), is_nested));
         Some(polling)
     }
 
@@ -333,9 +334,13 @@ impl Slot {
             now
         });
         // Before anybody can wake it, or another thread poll it.
-        trace::record(|| Event::task_pending(self.traced_id(), self.awaits_at()));
+        trace::record_by(tracer, || {
+            Event::task_pending(self.traced_id(), self.awaits_at())
+        });
         polling.pend(executor, || {
-            trace::record(|| Event::task_woken(self.traced_id(), StackId::EMPTY));
+            trace::record_by(tracer, || {
+                Event::task_woken(self.traced_id(), StackId::EMPTY)
+            });
             let now = pended.unwrap_or_else(|| tracer.now().as_nanos());
             self.woken.store(now);
         });
@@ -400,7 +405,7 @@ impl Slot {
         let waited = now.since(Instant::from_nanos(self.pended.load()));
         let waker = tracer.current();
         let stack = tracer.stack(registers, waker.base());
-        trace::record(|| Event::task_woken(self.traced_id(), stack));
+        trace::record_by(tracer, || Event::task_woken(self.traced_id(), stack));
         tracer.record_mutex(stack, waker.labels(), waited);
         tracer.record_block(self.awaits_at(), self.labels(), waited);
     }
@@ -408,7 +413,9 @@ impl Slot {
     fn record_woken(&self) {
         if let Some(tracer) = tracer() {
             self.woken.store(tracer.now().as_nanos());
-            trace::record(|| Event::task_woken(self.traced_id(), StackId::EMPTY));
+            trace::record_by(tracer, || {
+                Event::task_woken(self.traced_id(), StackId::EMPTY)
+            });
         }
     }
 

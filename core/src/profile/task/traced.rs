@@ -144,7 +144,7 @@ impl<'a> Polled<'a> {
         let Seen { slot, held } = seen.as_mut()?;
         let tracer = tracer()?;
         let outside = tracer.current();
-        let polling = slot.poll(held.as_mut()?, base, outside.is_in_task())?;
+        let polling = slot.poll(held.as_mut()?, base, outside.is_in_task(), tracer)?;
         tracer.swap_current(Context::polling(slot));
         Some(Self {
             slot,

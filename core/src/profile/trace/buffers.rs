@@ -321,7 +321,8 @@ impl<'a> Trace<'a> {
     /// Where the buffers are.
     #[inline]
     pub(super) fn address(&self) -> usize {
-        self.heads.as_ptr().addr()
+        // Of what an event is written to, so that the address is at hand.
+        self.words.as_ptr().addr()
     }
 
     /// Takes their buffers away from threads that died without giving them back: those whose stream `is_dead`.

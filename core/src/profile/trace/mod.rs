@@ -26,13 +26,21 @@ pub use host::{Limits, TraceHost};
 pub use state::{FlightRecorder, is_on};
 pub use stream::Stream;
 
-use super::task::tracer;
+use super::task::{Tracer, tracer};
 
 /// Records what just happened on the calling thread, if somebody wants to know.
 #[inline]
 pub(crate) fn record(event: impl FnOnce() -> Event) {
     if is_on() {
         record_plain(event());
+    }
+}
+
+/// The same where the tracer is known.
+#[inline]
+pub(crate) fn record_by(tracer: &dyn Tracer, event: impl FnOnce() -> Event) {
+    if is_on() {
+        tracer.record(event());
     }
 }
 
