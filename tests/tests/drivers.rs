@@ -18,6 +18,7 @@ use picoprof::transport::{
 };
 use picoprof_tests::http::{Response, parse_answers};
 use picoprof_tests::model::{Model, talk};
+use picoprof_tests::trace::Trace;
 use proptest::prelude::*;
 
 const HEAD: usize = 256;
@@ -708,4 +709,102 @@ proptest! {
         prop_assert_eq!(&comparable(served_blocking(&reads, &writes, size)), &expected);
         prop_assert_eq!(&comparable(served_async(&reads, &writes, size)), &expected);
     }
+}
+
+// ---- traces
+
+const TRACE: &[u8] =
+    b"GET /debug/pprof/trace?seconds=0.5 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+fn assert_is_trace(sent: &[u8]) {
+    let answers = answers(sent);
+    assert_eq!((answers.len(), answers[0].status), (1, 200));
+    let _whole = Trace::of(&answers[0].body);
+    assert!(!picoprof::trace::is_on());
+}
+
+/// Each comes back when it is told, and no sooner. All in one test, as there is one trace at a time.
+#[test]
+fn a_trace_is_sent_while_it_is_taken() {
+    let model = model();
+    model.keep_trace();
+    let end = Instant::from_millis(500);
+    let often = 25..=100;
+
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Lending::new(false);
+    stream.to_receive.clear();
+    stream.received = TRACE.to_vec();
+    let (mut now, mut waits) = (Instant::from_millis(0), 0);
+    loop {
+        let Ok(wait) = poll(&mut connection, &mut stream, now);
+        let sent = core::mem::take(&mut stream.to_send);
+        stream.sent.extend(sent);
+        match wait {
+            Wait::Closed => break,
+            Wait::Transmit => {}
+            Wait::Receive(time) => {
+                assert!(time > now && time <= end);
+                now = time;
+                waits += 1;
+            }
+        }
+    }
+    assert!(now == end && often.contains(&waits), "{waits}");
+    assert_is_trace(&stream.sent);
+
+    // Its client goes meanwhile.
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Lending::new(false);
+    stream.to_receive.clear();
+    stream.received = TRACE.to_vec();
+    let mut wait = Wait::Transmit;
+    while wait == Wait::Transmit {
+        Ok(wait) = poll(&mut connection, &mut stream, Instant::from_millis(0));
+        stream.to_send.clear();
+    }
+    assert!(picoprof::trace::is_on());
+    stream.is_ended_after = true;
+    let Ok(wait) = poll(&mut connection, &mut stream, Instant::from_millis(1));
+    assert!(wait == Wait::Closed && stream.is_closed && !picoprof::trace::is_on());
+
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Polled::<_, 64, 64>::new(ReadyStream::new(&[1000], &[1000]));
+    stream.stream().stream.to_receive = TRACE.iter().copied().collect();
+    let (mut now, mut waits) = (Instant::from_millis(0), 0);
+    loop {
+        let Ok(wait) = poll(&mut connection, &mut stream, now);
+        match wait {
+            Wait::Closed => break,
+            Wait::Transmit => {}
+            Wait::Receive(time) => {
+                assert!(time > now && time <= end);
+                now = time;
+                waits += 1;
+            }
+        }
+    }
+    assert!(now == end && often.contains(&waits), "{waits}");
+    assert_is_trace(&stream.stream().stream.sent);
+
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let mut stream = Stream::new(&[1000], &[1000]);
+    stream.to_receive = TRACE.iter().copied().collect();
+    let mut clock = ManualClock::default();
+    let Ok(()) = serve_blocking(&mut connection, &mut stream, &mut clock, &mut [0; 64]);
+    let waits = clock.waits.take();
+    assert!(waits.is_sorted_by(|before, after| before < after));
+    assert!(waits.last() == Some(&end) && often.contains(&waits.len()));
+    assert_is_trace(&stream.sent);
+
+    let mut connection = Connection::<_, HEAD>::new(&*model);
+    let clock = ManualClock::default();
+    let mut stream = AsyncStream::new(Stream::new(&[1000], &[1000]), &clock);
+    stream.stream.to_receive = TRACE.iter().copied().collect();
+    let (mut its_clock, mut buffer) = (clock.clone(), [0; 64]);
+    let serving = serve_async(&mut connection, &mut stream, &mut its_clock, &mut buffer);
+    let Ok(()) = block_on(&clock, serving);
+    let waits = clock.waits.take();
+    assert!(clock.now.get() == end && often.contains(&waits.len()));
+    assert_is_trace(&stream.stream.sent);
 }

@@ -181,6 +181,66 @@ fn a_client_that_goes_ends_its_profile() {
     subject.end();
 }
 
+/// Nanoseconds that a process has run for.
+fn cpu_time(process: u32) -> u64 {
+    let folder = format!("/proc/{process}/task");
+    let threads = fs::read_dir(folder).expect("it runs");
+    let times = threads.map(|thread| {
+        let path = thread.expect("it's there").path().join("schedstat");
+        let text = fs::read_to_string(path).expect("the kernel tells");
+        let time = text.split(' ').next().map(str::parse::<u64>);
+        time.expect("a number").expect("a number")
+    });
+    times.sum()
+}
+
+#[test]
+fn a_client_that_goes_ends_its_trace() {
+    let mut subject = host();
+    // More requests than there's room for may follow.
+    for (closes, pipelined) in [(true, 0), (false, 0), (true, 1000), (false, 1000)] {
+        let mut client = connect(&subject);
+        let mut bytes = request("GET", "/debug/pprof/trace?seconds=60", &[], b"");
+        bytes.extend(request("GET", "/debug/pprof/cmdline", &[], b"").repeat(pipelined));
+        client.send(&bytes).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let refused = subject.get("trace?seconds=0.1");
+        assert_eq!(refused.status, 500);
+        let text = "Could not enable tracing: execution tracer already enabled\n";
+        assert_eq!(refused.text(), text);
+        if closes {
+            drop(client);
+        } else {
+            client.finish_sending().unwrap();
+        }
+        thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        let response = subject.get("trace?seconds=0.1");
+        assert_eq!(response.status, 200, "{closes} {pipelined}");
+        assert!(response.body.starts_with(b"go 1.22 trace\0\0\0"));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+    subject.end();
+}
+
+/// It is asked for what there is again and again, and waits in between.
+#[test]
+fn a_trace_of_nothing_costs_little() {
+    let subject = host();
+    let mut client = connect(&subject);
+    client
+        .send(&request("GET", "/debug/pprof/trace?seconds=3", &[], b""))
+        .unwrap();
+    thread::sleep(Duration::from_millis(500));
+    let before = cpu_time(subject.id());
+    thread::sleep(Duration::from_secs(2));
+    let took = Duration::from_nanos(cpu_time(subject.id()) - before);
+    assert!(took < Duration::from_millis(500), "{took:?} of 2 s");
+    assert_eq!(client.read_response().unwrap().status, 200);
+    subject.end();
+}
+
 #[test]
 fn a_client_that_does_not_read_costs_little() {
     let mut subject = host();

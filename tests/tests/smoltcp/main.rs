@@ -304,6 +304,57 @@ fn a_client_that_goes_ends_its_profile_at_once() {
     }
 }
 
+/// The same of a trace; and one to its end. There is one at a time, so this is the only test of it here.
+#[test]
+fn a_trace_is_sent_while_it_is_taken() {
+    let model = model();
+    model.keep_trace();
+    for sizes in [Sizes::ROOMY, TINY] {
+        let mut world = World::<2, HEAD>::new(&model, Faults::NONE, sizes);
+        let peer = world.ask(Sizes::ROOMY, &get_last("trace?seconds=3"));
+        world.run_for(Duration::from_secs(2));
+        assert!(world.received(peer).starts_with(b"HTTP/1.1 200 OK"));
+        let polls = world.polls;
+        assert!((100..2000).contains(&polls), "{polls} polls in 2 seconds");
+        world.run_to_end(&[peer]);
+        let took = world.now.total_micros();
+        assert!((3_000_000..3_100_000).contains(&took), "{took}");
+        let answers = world.answers(peer, &[]);
+        let _whole = picoprof_tests::trace::Trace::of(&answers[0].body);
+    }
+    // More requests than there's room for may follow.
+    for pipelined in [0, 3, 40] {
+        for resets in [false, true] {
+            let mut world = World::<2, HEAD>::new(&model, Faults::NONE, Sizes::ROOMY);
+            let mut bytes = get("trace?seconds=3600");
+            bytes.extend(get("cmdline").repeat(pipelined));
+            let peer = world.ask(Sizes::ROOMY, &bytes);
+            world.run_for(Duration::from_secs(100));
+            assert!(picoprof::trace::is_on() && world.end(peer).is_none());
+            let second = world.ask(Sizes::ROOMY, &get_last("trace"));
+            world.run_to_end(&[second]);
+            assert_eq!(world.answers(second, &[])[0].status, 500);
+            let gone = world.now;
+            if resets {
+                world.reset(peer);
+            } else {
+                world.finish(peer);
+            }
+            world.run_until(|_| !picoprof::trace::is_on());
+            assert!(world.now - gone < Duration::from_millis(1), "{pipelined}");
+            world.run_until(|world| world.listening() == 2);
+        }
+    }
+    // One that takes nothing is given up, though there's ever more for it.
+    let mut world = World::<2, HEAD>::new(&model, Faults::NONE, TINY);
+    let peer = world.connect(TINY);
+    world.set_reads(peer, false);
+    world.send(peer, &get("trace?seconds=3600"));
+    world.run_until(|world| world.end(peer).is_some());
+    assert_eq!(world.end(peer), Some(Outcome::Reset));
+    assert!(world.now.secs() < 40 && !picoprof::trace::is_on());
+}
+
 #[test]
 fn a_client_that_vanishes_is_missed() {
     let model = model();
