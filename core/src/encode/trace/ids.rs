@@ -16,6 +16,7 @@ pub(super) struct Ids<'m> {
 /// What is in a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
+    pub(super) slot: usize,
     pub(super) key: u64,
     pub(super) number: u32,
     /// What is kept with it: 0 at first.
@@ -83,6 +84,7 @@ impl<'m> Ids<'m> {
     pub(super) fn at(&self, slot: usize) -> Option<Entry> {
         let &[key, value] = self.slots.get(slot)?;
         (key != 0).then_some(Entry {
+            slot,
             key,
             number: value as u32,
             beside: (value >> 32) as u32,

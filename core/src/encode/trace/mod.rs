@@ -304,8 +304,8 @@ impl<'t, T: Target> TraceEncoder<'t, T> {
                 }
                 let (target, host) = (self.target, self.host);
                 let (time, strings) = (self.kept.began, self.kept.scalars.strings);
-                let (stacks, _) = split_ids(self.memory.as_mut(), &self.limits, &mut self.kept);
-                let tables = Tables::new(target, host, &stacks, generation, time, strings);
+                let (stacks, names) = split_ids(self.memory.as_mut(), &self.limits, &mut self.kept);
+                let tables = Tables::new(target, host, &stacks, &names, generation, time, strings);
                 self.phase = Phase::Tables(tables);
                 true
             }

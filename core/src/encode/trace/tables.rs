@@ -21,6 +21,9 @@ use crate::target::{Symbols, Target};
 
 /// Slots of a table whose entries are a batch, and strings of the code.
 const CHUNK: usize = 16;
+/// Words that a thread's name is kept in: a byte for its length, and the others for itself.
+const NAME_WORDS: usize = 4;
+const NAME_BYTES: usize = NAME_WORDS * size_of::<u64>();
 /// How the names of functions begin that stand between what waits and what records that: the leaf is the former.
 const MACHINERY: [&str; 2] = ["core::task::wake::", "picoprof::profile::task::"];
 
@@ -38,6 +41,9 @@ pub(super) struct Tables<'t, T: Target> {
     used: Used<T::Scratch>,
     symbols: T::Symbols,
     reasons: Option<Reasons<T::Scratch>>,
+    /// The threads' names as they were when the generation ended, by their slots: what is written must be the same as often as it
+    /// is. `None` without memory for them; there a thread's name never changes.
+    threads: Option<T::Scratch>,
     /// A bit for each of the code's strings that some frame has; `None` without memory for that, and then all are written.
     named: Option<T::Scratch>,
     /// The number of the code's first string, and of the first address's that has no name.
@@ -63,6 +69,7 @@ impl<'t, T: Target> Tables<'t, T> {
         target: &'t T,
         host: &'t dyn TraceHost,
         stacks_used: &Ids<'_>,
+        names: &Ids<'_>,
         generation: u32,
         time: u64,
         strings: u32,
@@ -91,9 +98,24 @@ impl<'t, T: Target> Tables<'t, T> {
                 }
             }
         }
+        let mut threads = target.scratch(NAME_WORDS * names.slots());
+        if let Some(threads) = &mut threads {
+            let entries = (0..names.slots()).filter_map(|slot| names.at(slot));
+            for (slot, stream) in entries.filter_map(|it| Some((it.slot, stream_of(it)?))) {
+                let mut name = ThreadName([0; NAME_BYTES]);
+                // What doesn't fit is cut off.
+                let _ = host.stream_name(stream, &mut name);
+                let words = threads.as_mut().get_mut(NAME_WORDS * slot..);
+                let (bytes, _) = name.0.as_chunks();
+                for (to, &word) in words.unwrap_or_default().iter_mut().zip(bytes) {
+                    *to = u64::from_le_bytes(word);
+                }
+            }
+        }
         Self {
             target,
             host,
+            threads,
             trace: host.buffers(),
             named,
             stacks,
@@ -194,17 +216,27 @@ impl<'t, T: Target> Tables<'t, T> {
         match Text::of_bits(entry.key) {
             Text::Name(0) => out.write_str("task"),
             Text::Name(number) => out.write_str(self.trace.name(number)),
-            Text::Thread(stream) => self.thread(out, stream),
-            Text::Created(_) if entry.beside == 0 => out.write_str("thread"),
-            Text::Created(_) => self.thread(out, entry.beside),
+            Text::Thread(_) | Text::Created(_) => self.thread(out, entry),
             Text::Labels(set) => self.set(out, LabelSetId::from_bits(set)),
             Text::Word(word) => out.write_str(word.as_str()),
         }
     }
 
-    fn thread(&self, out: &mut dyn Write, stream: u32) -> fmt::Result {
+    fn thread(&self, out: &mut dyn Write, entry: Entry) -> fmt::Result {
+        let Some(stream) = stream_of(entry) else {
+            return out.write_str("thread");
+        };
         out.write_str("thread ")?;
-        self.host.stream_name(stream, out)
+        let Some(threads) = &self.threads else {
+            return self.host.stream_name(stream, out);
+        };
+        let words = threads.as_ref().get(NAME_WORDS * entry.slot..);
+        let mut name = ThreadName([0; NAME_BYTES]);
+        let (bytes, _) = name.0.as_chunks_mut();
+        for (to, word) in bytes.iter_mut().zip(words.unwrap_or_default()) {
+            *to = word.to_le_bytes();
+        }
+        out.write_str(name.as_str())
     }
 
     fn set(&self, out: &mut dyn Write, set: LabelSetId) -> fmt::Result {
@@ -233,7 +265,9 @@ impl<'t, T: Target> Tables<'t, T> {
             Frame::Pc(pc) => pc,
         };
         out.write_str("0x")?;
-        let digits = (usize::BITS - (pc | 1).leading_zeros()).div_ceil(4);
+        // All of them: where it isn't known which addresses are used, others come while this is written, and how long it is
+        // must stay.
+        let digits = usize::BITS / 4;
         (0..digits).rev().try_for_each(|digit| {
             let digit = (pc >> (4 * digit) & 15) as u32;
             out.write_char(char::from_digit(digit, 16).unwrap_or('?'))
@@ -353,6 +387,39 @@ impl<T: Target> Records for Rendering<'_, '_, T> {
         head.into_iter().for_each(|number| varint(out, number));
         varint(out, counting.count() as u64);
         self.payload(out);
+    }
+}
+
+/// The stream that an entry is the name of.
+fn stream_of(entry: Entry) -> Option<u32> {
+    match Text::of_bits(entry.key) {
+        Text::Thread(stream) => Some(stream),
+        Text::Created(_) if entry.beside != 0 => Some(entry.beside),
+        _ => None,
+    }
+}
+
+/// A name of up to 31 bytes, and how many those are in front.
+struct ThreadName([u8; NAME_BYTES]);
+
+impl ThreadName {
+    fn as_str(&self) -> &str {
+        let [len, bytes @ ..] = &self.0;
+        let bytes = bytes.get(..usize::from(*len)).unwrap_or_default();
+        str::from_utf8(bytes).unwrap_or_default()
+    }
+}
+
+impl Write for ThreadName {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let [len, bytes @ ..] = &mut self.0;
+        let room = bytes.get_mut(usize::from(*len)..).unwrap_or_default();
+        let fits = clipped(text, room.len());
+        for (to, byte) in room.iter_mut().zip(fits.bytes()) {
+            *to = byte;
+        }
+        *len += fits.len() as u8;
+        Ok(())
     }
 }
 
