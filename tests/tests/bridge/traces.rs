@@ -76,7 +76,7 @@ fn functions_files_and_lines_are_those_of_the_file() {
     let all = waits(&plain);
     assert!(all.len() > 5, "{all:?}");
     let code = Code::get();
-    let addresses = [code.inlined, code.method, NOWHERE].map(|pc| format!("{pc:#x}"));
+    let addresses = [code.inlined, code.method, NOWHERE].map(|pc| format!("{pc:#018x}"));
     for stack in all {
         let functions: Vec<&str> = stack.iter().map(|frame| &*frame.function).collect();
         assert_eq!(functions[..3], addresses);
@@ -111,7 +111,7 @@ fn functions_files_and_lines_are_those_of_the_file() {
         assert!(functions[0].ends_with("::checksum"), "{functions:?}");
         assert!(functions[1].ends_with("::parse_reading"), "{functions:?}");
         assert!(functions[2].contains("Filter<T>"), "{functions:?}");
-        assert_eq!(functions[3..], [&format!("{NOWHERE:#x}"), "thread main"]);
+        assert_eq!(functions[3..], [&format!("{NOWHERE:#018x}"), "thread main"]);
         assert!(
             stack[..3]
                 .iter()
