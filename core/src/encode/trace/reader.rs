@@ -273,13 +273,8 @@ impl Reader<'_> {
             return "";
         }
         // It may be cut within a character.
-        match str::from_utf8(room) {
-            Ok(text) => text,
-            Err(error) => room
-                .get(..error.valid_up_to())
-                .and_then(|valid| str::from_utf8(valid).ok())
-                .unwrap_or_default(),
-        }
+        let whole = room.utf8_chunks().next();
+        whole.map_or("", |chunk| chunk.valid())
     }
 }
 

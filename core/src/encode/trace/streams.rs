@@ -121,7 +121,6 @@ impl Stream {
             Key::to_bits(self.parked),
             u64::from(self.parked_at),
             self.parked_since,
-            0,
         ]
     }
 
@@ -140,7 +139,6 @@ impl Stream {
             parked,
             parked_at,
             parked_since,
-            _,
         ] = *slot;
         let pair = |pair: u64| (pair as u32, (pair >> 32) as u32);
         let (buffer, turn) = pair(buffer);
@@ -173,7 +171,7 @@ impl Stream {
         }
     }
 
-    /// Puts who runs aside; false if there's no room, and then it isn't remembered.
+    /// Puts who runs aside. Where there's no room, the outermost is forgotten.
     pub(super) fn push(&mut self, key: Key) {
         let [first, second] = &mut self.outer;
         *second = first.replace(key);

@@ -50,7 +50,7 @@ impl fmt::Debug for dyn TraceHost + '_ {
 pub struct Limits {
     /// Tasks and threads that are alive. 40 bytes each, and a third more.
     pub goroutines: usize,
-    /// Threads and interrupts that record, and those of them that CPU samples are of once more. 112 bytes each.
+    /// Threads and interrupts that record, and those of them that CPU samples are of once more. 104 bytes each.
     pub streams: usize,
     /// Different stacks in a part of a trace of about a second. 16 bytes each, and a third more.
     pub stacks: usize,
@@ -110,7 +110,7 @@ impl Limits {
 
 /// Words of an entry of each of the encoder's tables.
 pub(crate) const GOROUTINE_WORDS: usize = 5;
-pub(crate) const STREAM_WORDS: usize = 14;
+pub(crate) const STREAM_WORDS: usize = 13;
 pub(crate) const ID_WORDS: usize = 2;
 pub(crate) const REGION_WORDS: usize = 3;
 pub(crate) const PIECE_WORDS: usize = 4;
