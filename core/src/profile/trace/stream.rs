@@ -76,19 +76,19 @@ impl Stream {
         self.id.store(id, Ordering::Relaxed);
     }
 
-    /// Runs `f` unless it runs already, beneath this.
-    #[inline]
-    fn alone(&self, trace: &Trace<'_>, f: impl FnOnce()) {
+    /// Runs `f`; `None` if it runs already, beneath this.
+    #[inline(always)]
+    fn alone<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         // Loads and stores are enough: who interrupts this is done before it goes on.
         if self.is_busy.load(Ordering::Relaxed) != 0 {
-            trace.count_lost();
-            return;
+            return None;
         }
         self.is_busy.store(1, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        f();
+        let result = f();
         compiler_fence(Ordering::SeqCst);
         self.is_busy.store(0, Ordering::Relaxed);
+        Some(result)
     }
 
     /// The buffer of `trace` that it has.
@@ -137,16 +137,8 @@ impl Trace<'static> {
     #[inline(always)]
     #[must_use]
     pub fn try_record(&self, stream: &Stream, ticks: u64, event: Event) -> bool {
-        // As `alone`, but that nothing is lost yet.
-        if stream.is_busy.load(Ordering::Relaxed) != 0 {
-            return false;
-        }
-        stream.is_busy.store(1, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        let is_recorded = self.record_plain(stream, ticks, event);
-        compiler_fence(Ordering::SeqCst);
-        stream.is_busy.store(0, Ordering::Relaxed);
-        is_recorded
+        let recorded = stream.alone(|| self.record_plain(stream, ticks, event));
+        recorded.unwrap_or(false)
     }
 
     /// Records a plain event, if there's room for one and it comes soon after the one before.
@@ -181,7 +173,7 @@ impl Trace<'static> {
         name: &'static str,
         text: &str,
     ) {
-        stream.alone(self, || {
+        let recorded = stream.alone(|| {
             let name = self.number_of(name);
             let is_done =
                 event.takes_name() && self.record_plain(stream, ticks, event.with_name(name));
@@ -189,11 +181,16 @@ impl Trace<'static> {
                 self.record_slowly(stream, ticks, event, name, text);
             }
         });
+        if recorded.is_none() {
+            self.count_lost();
+        }
     }
 
     /// Gives the stream's buffer back: the thread ends, or will record nothing for long.
     pub fn close_stream(&self, stream: &Stream) {
-        stream.alone(self, || self.let_go(stream));
+        if stream.alone(|| self.let_go(stream)).is_none() {
+            self.count_lost();
+        }
     }
 
     /// An event that needs a new buffer, or has a name or a text.
@@ -597,10 +594,11 @@ mod tests {
     fn an_event_within_another_is_lost_and_counted() {
         let trace = buffers::<4, 32>();
         let stream = Stream::new(1);
-        stream.alone(&trace, || {
+        let ran = stream.alone(|| {
             trace.record(&stream, 5, Event::resumed());
             trace.record_with(&stream, 6, Event::log(0), "one", "text");
         });
+        assert!(ran.is_some());
         assert_eq!((trace.lost(), read(trace).len()), (2, 0));
         trace.record(&stream, 7, Event::resumed());
         assert_eq!((trace.lost(), read(trace).len()), (2, 1));
