@@ -55,14 +55,10 @@ pub(crate) fn ticks() -> u64 {
 /// May run in a signal handler: no lock, no allocation, and no system call but once in a thread's life, to ask for its number.
 #[inline]
 pub(crate) fn record(event: Event) {
-    STREAM.with(move |stream| record_in(stream, event));
-}
-
-// In a function of its own, so that the standard library's around it is small enough to vanish.
-#[inline(never)]
-fn record_in(stream: &Stream, event: Event) {
-    let is_recorded =
-        clock::counter_ticks().is_some_and(|ticks| TRACE.try_record(stream, ticks, event));
+    let is_recorded = STREAM.with(|stream| {
+        let ticks = clock::counter_ticks();
+        ticks.is_some_and(|ticks| stream.try_record(ticks, event))
+    });
     if !is_recorded {
         record_otherwise(event);
     }

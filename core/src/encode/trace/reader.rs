@@ -97,7 +97,7 @@ impl Reader<'_> {
             // It is a later one's by now, or in this turn was passed over. If not, it is just being taken.
             return is_after(look.turn, turn) || look.is_open;
         }
-        let id = self.trace.word(look, 0);
+        let id = self.trace.stream(look);
         match streams.find(id).and_then(|index| streams.get(index)) {
             Some(stream) => stream.has_read_to(turn),
             // Nobody will.
@@ -113,7 +113,7 @@ impl Reader<'_> {
         if !is_late && !look.is_open {
             return;
         }
-        let id = self.trace.word(look, 0);
+        let id = self.trace.stream(look);
         if !self.trace.is_still(look) {
             return;
         }
@@ -136,7 +136,7 @@ impl Reader<'_> {
 
     /// Begins with a buffer of a stream.
     fn enter(&mut self, stream: &mut Stream, look: Look) {
-        let [_, low, high, first] = [0, 1, 2, 3].map(|place| self.trace.word(look, place));
+        let [_, low, high, first] = self.trace.begin(look);
         if !self.trace.is_still(look) {
             return;
         }
@@ -211,7 +211,7 @@ impl Reader<'_> {
             let look = self.trace.look(turn as usize % count as usize);
             if let Some(look) = look.filter(|look| look.turn == turn)
                 && is_after(turn, self.position.first_turn)
-                && self.trace.word(look, 0) == stream.id
+                && self.trace.stream(look) == stream.id
             {
                 self.enter(stream, look);
                 if stream.buffer != 0 {

@@ -8,20 +8,21 @@
 //!
 //! # How it is read while it is written
 //!
-//! `published` says how far it is written, and in which turn; what is before that changes no more in this turn. A reader
-//! looks at `state` before and after: if it is the same, what it read is of one turn. For that, who
+//! Its first word, `published`, says how far it is written, and in which turn; what is before that changes no more in this
+//! turn. A reader looks at `state` before and after: if it is the same, what it read is of one turn. For that, who
 //! takes a buffer has a release fence after the swap, and the reader an acquire fence before its second look: had a word been
 //! of a later turn, the second look would have seen that.
 
 #![deny(unsafe_code)]
 
-use super::event::PLAIN_WORDS;
 use super::name::Names;
 use crate::stack::{Counter, set};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, array_of, const_fn, fence};
 
-/// Words before the first event: the stream, the time (low, high), the number of the first event.
-pub(crate) const HEADER: usize = 4;
+/// Words before the first event: how far it is written, and what it begins with.
+pub(crate) const HEADER: usize = 1 + BEGIN;
+/// What a buffer begins with: the stream, the time (low, high), the number of the first event.
+pub(crate) const BEGIN: usize = 4;
 /// The bit of a state that says that it is still written.
 const OPEN: u32 = 1 << 31;
 pub(crate) const TURN: u32 = OPEN - 1;
@@ -41,7 +42,7 @@ const MOST_TRIES: usize = 256;
 /// From 2 buffers of 32 words on; at most 65,535 words. `NAMES` is a power of two from 8 up, at most 32,768 on a 32-bit
 /// machine. Each thread and each interrupt that records has one
 /// at a time, so there should be twice as many as those, or more. Text is cut so that it fits in one. 2 KB are
-/// `TraceBuffers<14, 32, 16>`: some 130 events. It is made for a `static`:
+/// `TraceBuffers<14, 32, 16>`: some 125 events. It is made for a `static`:
 ///
 /// ```
 /// use picoprof::profile::trace::TraceBuffers;
@@ -53,7 +54,8 @@ const MOST_TRIES: usize = 256;
 #[derive(Debug)]
 pub struct TraceBuffers<const BUFFERS: usize, const WORDS: usize, const NAMES: usize = 64> {
     words: [[AtomicU32; WORDS]; BUFFERS],
-    heads: [Head; BUFFERS],
+    /// Of each buffer the turn that it was taken in, and [`OPEN`]; 0 before the first.
+    states: [AtomicU32; BUFFERS],
     /// Those of names, and the names: written by [`Names`] alone.
     names: [[AtomicUsize; NAMES]; 2],
     shared: Shared,
@@ -78,7 +80,7 @@ impl<const BUFFERS: usize, const WORDS: usize, const NAMES: usize>
             let () = Self::VALID;
             Self {
                 words: array_of!(array_of!(AtomicU32::new(0))),
-                heads: array_of!(Head::new()),
+                states: array_of!(AtomicU32::new(0)),
                 names: array_of!(array_of!(AtomicUsize::new(0))),
                 shared: Shared::new(),
             }
@@ -97,7 +99,7 @@ impl<const BUFFERS: usize, const WORDS: usize, const NAMES: usize>
     pub const fn view(&self) -> Trace<'_> {
         Trace {
             words: self.words.as_flattened(),
-            heads: &self.heads,
+            states: &self.states,
             names: self.names(),
             shared: &self.shared,
             size: WORDS,
@@ -110,25 +112,6 @@ impl<const BUFFERS: usize, const WORDS: usize, const NAMES: usize> Default
 {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[derive(Debug)]
-struct Head {
-    /// The turn that it was taken in, and [`OPEN`]; 0 before the first.
-    state: AtomicU32,
-    /// The turn's lowest bits, and how many words are written.
-    published: AtomicU32,
-}
-
-impl Head {
-    const_fn! {
-        fn new() -> Self {
-            Self {
-                state: AtomicU32::new(0),
-                published: AtomicU32::new(0),
-            }
-        }
     }
 }
 
@@ -158,7 +141,7 @@ impl Shared {
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
     words: &'a [AtomicU32],
-    heads: &'a [Head],
+    states: &'a [AtomicU32],
     names: Names<'a>,
     shared: &'a Shared,
     /// Words of a buffer.
@@ -177,6 +160,18 @@ impl Taken {
     pub(super) const fn published(self, len: usize) -> u32 {
         self.turn << LEN_BITS | len as u32 & LEN
     }
+}
+
+/// How many words are written of a buffer of which this is published.
+#[inline]
+pub(super) const fn len_of(published: u32) -> usize {
+    (published & LEN) as usize
+}
+
+/// Lets readers see what is [written](Taken::published): to the first word of a buffer.
+#[inline]
+pub(super) fn publish(to: &AtomicU32, published: u32) {
+    to.store(published, Ordering::Release);
 }
 
 /// What a reader knows of a buffer.
@@ -224,105 +219,75 @@ impl<'a> Trace<'a> {
 
     /// How many buffers there are.
     pub(crate) const fn len(&self) -> usize {
-        self.heads.len()
+        self.states.len()
+    }
+
+    /// The words of a buffer; none if there's no such.
+    pub(super) fn buffer(&self, number: u32) -> &'a [AtomicU32] {
+        let start = number as usize * self.size;
+        self.words.get(start..start + self.size).unwrap_or_default()
     }
 
     pub(super) fn count_lost(&self) {
         self.shared.lost.add(1);
     }
 
-    /// Takes the next buffer, whose header it writes; `None` if all are being written, or so many in a row that it takes too
-    /// long to look further.
+    /// Takes the next buffer, and writes what it begins with; `None` if all are being written, or so many in a row that it
+    /// takes too long to look further.
     ///
     /// May run in a signal handler or an interrupt: it looks at 256 buffers at most.
-    pub(super) fn take(&self, header: [u32; HEADER]) -> Option<Taken> {
-        for _ in 0..self.heads.len().min(MOST_TRIES) {
+    pub(super) fn take(&self, begin: [u32; BEGIN]) -> Option<Taken> {
+        for _ in 0..self.states.len().min(MOST_TRIES) {
             let turn = self
                 .shared
                 .turn
                 .fetch_add(1, Ordering::Relaxed)
                 .wrapping_add(1)
                 & TURN;
-            let buffer = turn as usize % self.heads.len();
-            let Some(head) = self.heads.get(buffer) else {
+            let number = turn as usize % self.states.len();
+            let buffer = self.buffer(number as u32);
+            let (Some(state), [published, words @ ..]) = (self.states.get(number), buffer) else {
                 break;
             };
             // Acquire: what is published is of this turn, if the swap finds it unchanged.
-            let before = head.state.load(Ordering::Acquire);
+            let before = state.load(Ordering::Acquire);
             // One that was last taken 65,536 turns ago: who reads would take what is in it for this turn's.
             let is_taken_for_new =
-                head.published.load(Ordering::Relaxed) >> LEN_BITS == turn & PUBLISHED_TURN;
+                published.load(Ordering::Relaxed) >> LEN_BITS == turn & PUBLISHED_TURN;
             if before & OPEN != 0 || turn == 0 || is_taken_for_new {
                 continue;
             }
             let taken = Taken {
-                buffer: buffer as u32,
+                buffer: number as u32,
                 turn,
             };
             // Acquire: who had it before is done with it.
-            let swapped = head.state.compare_exchange(
-                before,
-                turn | OPEN,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let swapped =
+                state.compare_exchange(before, turn | OPEN, Ordering::AcqRel, Ordering::Relaxed);
             if swapped.is_ok() {
                 // Who reads a word of this turn sees the state of this turn: see the head of this module.
                 fence(Ordering::Release);
-                for (place, word) in header.into_iter().enumerate() {
-                    self.write(taken, buffer * self.size + place, word);
+                for (to, word) in words.iter().zip(begin) {
+                    to.store(word, Ordering::Relaxed);
                 }
-                self.publish(taken.buffer, taken.published(HEADER));
+                publish(published, taken.published(HEADER));
                 return Some(taken);
             }
         }
         None
     }
 
-    /// Writes a word, of all buffers' words, that is one of a buffer's and not published yet.
-    #[inline]
-    pub(super) fn write(&self, taken: Taken, place: usize, word: u32) {
-        let start = taken.buffer as usize * self.size;
-        if place >= start
-            && place < start + self.size
-            && let Some(to) = self.words.get(place)
-        {
-            to.store(word, Ordering::Relaxed);
-        }
-    }
-
-    /// Some of all buffers' words.
-    #[inline]
-    pub(super) fn room(&self, place: usize) -> Option<&'a [AtomicU32; PLAIN_WORDS]> {
-        self.words.get(place..)?.first_chunk()
-    }
-
-    /// Lets readers see what is [written](Taken::published).
-    #[inline]
-    pub(super) fn publish(&self, buffer: u32, published: u32) {
-        if let Some(head) = self.heads.get(buffer as usize) {
-            head.published.store(published, Ordering::Release);
-        }
-    }
-
     /// Ends the right to write.
     pub(super) fn close(&self, taken: Taken) {
-        if let Some(head) = self.heads.get(taken.buffer as usize) {
+        if let Some(state) = self.states.get(taken.buffer as usize) {
             // Not if it was taken away.
-            let _ = head.state.compare_exchange(
+            let _ = state.compare_exchange(
                 taken.turn | OPEN,
                 taken.turn,
                 Ordering::Release,
                 Ordering::Relaxed,
             );
         }
-    }
-
-    /// Where the buffers are.
-    #[inline]
-    pub(super) fn address(&self) -> usize {
-        // Of what an event is written to, so that the address is at hand.
-        self.words.as_ptr().addr()
     }
 
     /// Takes their buffers away from threads that died without giving them back: those whose stream `is_dead`.
@@ -335,7 +300,7 @@ impl<'a> Trace<'a> {
         for buffer in 0..self.len() {
             if let Some(look) = self.look(buffer)
                 && look.is_open
-                && is_dead(self.word(look, 0) & !super::Stream::SAMPLES)
+                && is_dead(self.stream(look) & !super::Stream::SAMPLES)
             {
                 // If the turn has ended meanwhile, this does nothing.
                 self.close(Taken {
@@ -348,11 +313,10 @@ impl<'a> Trace<'a> {
 
     /// What a buffer is; `None` if nothing was written in it in its turn.
     pub(crate) fn look(&self, buffer: usize) -> Option<Look> {
-        let head = self.heads.get(buffer)?;
         // Acquire: of a closed buffer, `published` says all of it.
-        let state = head.state.load(Ordering::Acquire);
+        let state = self.states.get(buffer)?.load(Ordering::Acquire);
         // Acquire: what is published is written.
-        let published = head.published.load(Ordering::Acquire);
+        let published = self.buffer(buffer as u32).first()?.load(Ordering::Acquire);
         let turn = state & TURN;
         let is_of_turn = published >> LEN_BITS == turn & PUBLISHED_TURN;
         (turn != 0 && is_of_turn).then_some(Look {
@@ -365,20 +329,25 @@ impl<'a> Trace<'a> {
 
     /// A word of a buffer, which may be of another turn: see [`is_still`](Self::is_still).
     pub(crate) fn word(&self, look: Look, place: u32) -> u32 {
-        let index = look.buffer as usize * self.size + place as usize;
-        if place as usize >= self.size {
-            return 0;
-        }
-        (self.words.get(index)).map_or(0, |word| word.load(Ordering::Relaxed))
+        let word = self.buffer(look.buffer).get(place as usize);
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// What a buffer begins with, the same way.
+    pub(crate) fn begin(&self, look: Look) -> [u32; BEGIN] {
+        [1, 2, 3, 4].map(|place| self.word(look, place))
+    }
+
+    /// The stream that a buffer is of, the same way.
+    pub(crate) fn stream(&self, look: Look) -> u32 {
+        self.word(look, 1)
     }
 
     /// Whether all that was read of the buffer is of this turn.
     pub(crate) fn is_still(&self, look: Look) -> bool {
         fence(Ordering::Acquire);
-        let Some(head) = self.heads.get(look.buffer as usize) else {
-            return false;
-        };
-        head.state.load(Ordering::Relaxed) & TURN == look.turn
+        let state = self.states.get(look.buffer as usize);
+        state.is_some_and(|state| state.load(Ordering::Relaxed) & TURN == look.turn)
     }
 
     /// The last turn that was taken.
@@ -396,7 +365,7 @@ mod tests {
         static BUFFERS: TraceBuffers<2, 32> = TraceBuffers::new();
         let trace = BUFFERS.view();
         let take = |stream| trace.take([stream, 0, 0, 0]);
-        let owners = || [0, 1].map(|buffer| trace.look(buffer).map(|look| trace.word(look, 0)));
+        let owners = || [0, 1].map(|buffer| trace.look(buffer).map(|look| trace.stream(look)));
         take(1 | super::super::Stream::SAMPLES).unwrap();
         let alive = take(2).unwrap();
         assert_eq!(take(3), None);
@@ -427,7 +396,7 @@ mod loom_models {
 
     struct Memory {
         words: [AtomicU32; 2 * SIZE],
-        heads: [Head; 2],
+        states: [AtomicU32; 2],
         names: [AtomicUsize; 1],
         shared: Shared,
     }
@@ -436,7 +405,7 @@ mod loom_models {
         fn new() -> Arc<Self> {
             Arc::new(Self {
                 words: array_of!(AtomicU32::new(0)),
-                heads: array_of!(Head::new()),
+                states: array_of!(AtomicU32::new(0)),
                 names: array_of!(AtomicUsize::new(0)),
                 shared: Shared::new(),
             })
@@ -445,7 +414,7 @@ mod loom_models {
         fn trace(&self) -> Trace<'_> {
             Trace {
                 words: &self.words,
-                heads: &self.heads,
+                states: &self.states,
                 // SAFETY: nobody gives a name a number here.
                 names: unsafe { Names::new(&self.names, &self.names) },
                 shared: &self.shared,
@@ -456,10 +425,10 @@ mod loom_models {
         /// Takes a buffer and writes its turn into it.
         fn write(&self, is_closed: bool) -> Option<Taken> {
             let trace = self.trace();
-            let taken = trace.take([0; HEADER])?;
-            let place = taken.buffer as usize * SIZE + WORD;
-            trace.write(taken, place, taken.turn);
-            trace.publish(taken.buffer, taken.published(SIZE));
+            let taken = trace.take([0; BEGIN])?;
+            let buffer = trace.buffer(taken.buffer);
+            buffer[WORD].store(taken.turn, Ordering::Relaxed);
+            publish(&buffer[0], taken.published(SIZE));
             if is_closed {
                 trace.close(taken);
             }

@@ -21,13 +21,15 @@ pub(super) const MAX_DELTA: u64 = (1 << (u32::BITS - KIND_BITS)) - 1;
 /// Something that happened, to be [recorded](super::Trace::record): four words, which fit in two registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// The kind; how many words it has, if its name and its text are empty; the first argument in the upper half.
+    /// The kind; how many words it has, if its name and its text are empty, and [`LONG`]; the first argument in the upper half.
     head: u64,
     /// The other two.
     tail: u64,
 }
 
 const LEN_SHIFT: u32 = 8;
+/// It has more than [`PLAIN_WORDS`]. As a part of how many words it has, it's more than any buffer.
+const LONG: u64 = 1 << 31;
 
 /// Declares the kinds of events: their numbers, how many words they have, and whether there's text.
 macro_rules! kinds {
@@ -99,9 +101,10 @@ impl Event {
             i += 1;
         }
         let [first, second, third] = arguments;
-        let len = 1 + N as u64 + kind.has_name() as u64 + kind.has_text() as u64;
+        let len = 1 + N + kind.has_name() as usize + kind.has_text() as usize;
+        let long = if len > PLAIN_WORDS { LONG } else { 0 };
         Self {
-            head: kind as u64 | len << LEN_SHIFT | first << 32,
+            head: kind as u64 | (len as u64) << LEN_SHIFT | long | first << 32,
             tail: second | third << 32,
         }
     }
@@ -245,11 +248,17 @@ impl Event {
     }
 
     pub(super) fn kind(self) -> Option<Kind> {
-        Some(Kind::of(self.head as u32 & KIND)?.0)
+        Some(Kind::of(self.head as u8 as u32)?.0)
     }
 
-    /// How many words it has, if its name and its text are empty: those are 0.
+    /// How many words it has, if its name and its text are empty: those are 0. More than there is room for anywhere, if it
+    /// has more than [`PLAIN_WORDS`].
     #[inline]
+    pub(super) const fn plain_len(self) -> usize {
+        (self.head as u32 >> LEN_SHIFT) as usize
+    }
+
+    /// The same, however many.
     pub(super) const fn len(self) -> usize {
         (self.head >> LEN_SHIFT & 0xff) as usize
     }
@@ -258,7 +267,7 @@ impl Event {
     #[inline]
     pub(super) const fn words(self, delta: u32) -> [u32; PLAIN_WORDS] {
         [
-            delta << KIND_BITS | self.head as u32 & KIND,
+            delta << KIND_BITS | self.head as u8 as u32,
             (self.head >> 32) as u32,
             self.tail as u32,
             (self.tail >> 32) as u32,

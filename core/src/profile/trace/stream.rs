@@ -3,41 +3,34 @@
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
-use core::marker::PhantomData;
+use core::{fmt, ptr};
 
-use super::buffers::{HEADER, Taken, Trace};
+use super::buffers::{self, HEADER, Taken, Trace, publish};
 use super::event::{self, Event, Kind, MAX_DELTA, PLAIN_WORDS};
 use super::name::clipped;
-use crate::sync::{AtomicU32, AtomicUsize, Ordering, array_of, compiler_fence, const_fn};
+use crate::sync::{AtomicU32, Ordering, compiler_fence, const_fn};
 
 /// What a thread or an interrupt records with: which buffer it has, and how far that is written.
 ///
 /// One for each thread, in a thread-local variable; or one for each interrupt that records, and one for all that is none. It
 /// is not `Sync`, as two cores must not use it at once. On one core, those who interrupt each other may share one (a wrapper's
 /// `unsafe impl Sync` would say so): who interrupts the recording of an event then loses its own, which is counted.
-#[derive(Debug)]
+///
+/// It is of one [`Trace`] at a time: until it is [closed](Trace::close_stream) there.
 pub struct Stream {
     id: AtomicU32,
+    /// An event is being recorded. Who finds it set, having interrupted that, touches nothing of what follows.
     is_busy: AtomicU32,
-    /// Where the buffers are that its buffer is one of.
-    trace: AtomicUsize,
-    /// The buffer's number, and the turn that it was taken in; 0 if it has none.
-    buffer: AtomicU32,
-    turn: AtomicU32,
-    /// Of all buffers' words the next that will be written, and the first that is another buffer's.
-    next: AtomicUsize,
-    end: AtomicUsize,
-    /// What was [published](Trace::publish).
-    published: AtomicU32,
+    /// The buffer that it has, whose words these are; no words if it has none.
+    taken: Cell<Option<Taken>>,
+    buffer: Cell<&'static [AtomicU32]>,
+    /// What was [published](publish): how far it is written.
+    published: Cell<u32>,
     /// Events so far.
-    events: AtomicU32,
-    /// When the last was, the lowest word first.
-    last: [AtomicUsize; TIME],
-    marker: PhantomData<Cell<()>>,
+    events: Cell<u32>,
+    /// When the last was.
+    last: Cell<u64>,
 }
-
-/// Words of a time.
-const TIME: usize = (u64::BITS / usize::BITS) as usize;
 
 impl Stream {
     /// Added to a thread's number, for the stream of its CPU samples.
@@ -51,15 +44,11 @@ impl Stream {
             Self {
                 id: AtomicU32::new(id),
                 is_busy: AtomicU32::new(0),
-                trace: AtomicUsize::new(0),
-                buffer: AtomicU32::new(0),
-                turn: AtomicU32::new(0),
-                next: AtomicUsize::new(0),
-                end: AtomicUsize::new(0),
-                published: AtomicU32::new(0),
-                events: AtomicU32::new(0),
-                last: array_of!(AtomicUsize::new(0)),
-                marker: PhantomData,
+                taken: Cell::new(None),
+                buffer: Cell::new(&[]),
+                published: Cell::new(0),
+                events: Cell::new(0),
+                last: Cell::new(0),
             }
         }
     }
@@ -91,30 +80,60 @@ impl Stream {
         Some(result)
     }
 
+    /// Records an event, which happened at `ticks`, if that takes nothing but some room in the buffer that the stream has. If
+    /// not, false, and [`Trace::record`] does it. A stream without a number has no buffer.
+    ///
+    /// May run in a signal handler or an interrupt, as that may.
+    // Always inlined: with what a host does around it, it makes one function that calls no other.
+    #[inline(always)]
+    #[must_use]
+    pub fn try_record(&self, ticks: u64, event: Event) -> bool {
+        let recorded = self.alone(|| self.record_plain(ticks, event));
+        recorded.unwrap_or(false)
+    }
+
+    /// Records a plain event, if there's room for one and it comes soon after the one before.
+    #[inline(always)]
+    fn record_plain(&self, ticks: u64, event: Event) -> bool {
+        let (buffer, published) = (self.buffer.get(), self.published.get());
+        let place = buffers::len_of(published);
+        let (len, delta) = (event.plain_len(), ticks.wrapping_sub(self.last.get()));
+        // Room for all words of any plain event: those that are too many are written again by the next.
+        if delta <= MAX_DELTA
+            && place + len + (PLAIN_WORDS - 1) < buffer.len()
+            && let Some(room) = buffer.get(place..place + PLAIN_WORDS)
+            && let Some(first) = buffer.first()
+        {
+            for (to, word) in room.iter().zip(event.words(delta as u32)) {
+                to.store(word, Ordering::Relaxed);
+            }
+            self.finish(first, published + len as u32, ticks);
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Lets readers see an event that is written.
+    #[inline(always)]
+    fn finish(&self, first: &AtomicU32, published: u32, ticks: u64) {
+        publish(first, published);
+        self.published.set(published);
+        self.events.set(self.events.get().wrapping_add(1));
+        self.last.set(ticks);
+    }
+
     /// The buffer of `trace` that it has.
     fn taken(&self, trace: &Trace<'_>) -> Option<Taken> {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let is_there = turn != 0 && self.trace.load(Ordering::Relaxed) == trace.address();
-        is_there.then_some(Taken {
-            buffer: self.buffer.load(Ordering::Relaxed),
-            turn,
-        })
+        let is_of_it = |taken: &Taken| ptr::eq(trace.buffer(taken.buffer), self.buffer.get());
+        self.taken.get().filter(is_of_it)
     }
+}
 
-    #[inline]
-    fn last(&self) -> u64 {
-        let words = self.last.iter().enumerate();
-        words.fold(0, |time, (i, word)| {
-            time | (word.load(Ordering::Relaxed) as u64) << (i as u32 * usize::BITS)
-        })
-    }
-
-    #[inline]
-    fn set_last(&self, ticks: u64) {
-        for (i, word) in self.last.iter().enumerate() {
-            let part = (ticks >> (i as u32 * usize::BITS)) as usize;
-            word.store(part, Ordering::Relaxed);
-        }
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Stream");
+        debug.field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -126,40 +145,8 @@ impl Trace<'static> {
     /// May run in a signal handler or an interrupt: no lock, no allocation, nothing that is waited for. One that interrupts
     /// the same stream's recording is lost, and counted; so is one that finds no buffer.
     pub fn record(&self, stream: &Stream, ticks: u64, event: Event) {
-        if !self.try_record(stream, ticks, event) {
+        if !stream.try_record(ticks, event) {
             self.record_with(stream, ticks, event, "", "");
-        }
-    }
-
-    /// The same if it takes nothing but some room in the buffer that the stream has; if not, false, and then
-    /// [`record`](Self::record) does it. A stream without a number has no buffer.
-    // Always inlined: with what a host does around it, it makes one function that calls no other.
-    #[inline(always)]
-    #[must_use]
-    pub fn try_record(&self, stream: &Stream, ticks: u64, event: Event) -> bool {
-        let recorded = stream.alone(|| self.record_plain(stream, ticks, event));
-        recorded.unwrap_or(false)
-    }
-
-    /// Records a plain event, if there's room for one and it comes soon after the one before.
-    #[inline(always)]
-    fn record_plain(&self, stream: &Stream, ticks: u64, event: Event) -> bool {
-        let next = stream.next.load(Ordering::Relaxed);
-        let delta = ticks.wrapping_sub(stream.last());
-        if delta <= MAX_DELTA
-            && event.len() <= PLAIN_WORDS
-            && next + PLAIN_WORDS <= stream.end.load(Ordering::Relaxed)
-            && stream.trace.load(Ordering::Relaxed) == self.address()
-            && let Some(room) = self.room(next)
-        {
-            // Those that are too many are written again by the next event.
-            for (to, word) in room.iter().zip(event.words(delta as u32)) {
-                to.store(word, Ordering::Relaxed);
-            }
-            self.finish(stream, event.len(), ticks);
-            true
-        } else {
-            false
         }
     }
 
@@ -175,8 +162,7 @@ impl Trace<'static> {
     ) {
         let recorded = stream.alone(|| {
             let name = self.number_of(name);
-            let is_done =
-                event.takes_name() && self.record_plain(stream, ticks, event.with_name(name));
+            let is_done = event.takes_name() && stream.record_plain(ticks, event.with_name(name));
             if !is_done {
                 self.record_slowly(stream, ticks, event, name, text);
             }
@@ -210,22 +196,21 @@ impl Trace<'static> {
             0
         };
         let needed = event::TIME_WORDS as usize + event::MAX_WORDS + text_words;
-        let next = stream.next.load(Ordering::Relaxed);
-        let room = stream.end.load(Ordering::Relaxed) - next;
-        let taken = match stream.taken(self).filter(|_| needed <= room) {
-            Some(taken) => taken,
-            None => match self.take_next(stream, ticks) {
-                Some(taken) => taken,
-                None => return self.count_lost(),
-            },
-        };
-        let first = stream.next.load(Ordering::Relaxed);
-        let mut place = first;
+        let has_room = stream.taken(self).is_some()
+            && buffers::len_of(stream.published.get()) + needed <= self.size();
+        if !has_room && !self.take_next(stream, ticks) {
+            return self.count_lost();
+        }
+        let published = stream.published.get();
+        let mut place = buffers::len_of(published);
+        let buffer = stream.buffer.get();
         let mut write = |word| {
-            self.write(taken, place, word);
+            if let Some(to) = buffer.get(place) {
+                to.store(word, Ordering::Relaxed);
+            }
             place += 1;
         };
-        let mut delta = ticks.wrapping_sub(stream.last());
+        let mut delta = ticks.wrapping_sub(stream.last.get());
         if delta > MAX_DELTA {
             write(Kind::Time as u32);
             write(ticks as u32);
@@ -248,47 +233,38 @@ impl Trace<'static> {
                 write(u32::from_le_bytes(word));
             }
         }
-        self.finish(stream, place - first, ticks);
+        let len = place - buffers::len_of(published);
+        if let Some(first) = buffer.first() {
+            stream.finish(first, published + len as u32, ticks);
+        }
     }
 
-    /// Lets an event of so many words be seen.
-    #[inline]
-    fn finish(&self, stream: &Stream, len: usize, ticks: u64) {
-        let published = stream.published.load(Ordering::Relaxed) + len as u32;
-        self.publish(stream.buffer.load(Ordering::Relaxed), published);
-        stream.published.store(published, Ordering::Relaxed);
-        let next = stream.next.load(Ordering::Relaxed);
-        stream.next.store(next + len, Ordering::Relaxed);
-        let events = stream.events.load(Ordering::Relaxed);
-        (stream.events).store(events.wrapping_add(1), Ordering::Relaxed);
-        stream.set_last(ticks);
-    }
-
-    /// A new buffer for the stream, in which nothing is written yet.
-    fn take_next(&self, stream: &Stream, ticks: u64) -> Option<Taken> {
+    /// A new buffer for the stream, in which nothing is written yet; false if there's none.
+    fn take_next(&self, stream: &Stream, ticks: u64) -> bool {
         self.let_go(stream);
-        let events = stream.events.load(Ordering::Relaxed);
-        let taken = self.take([stream.id(), ticks as u32, (ticks >> 32) as u32, events])?;
-        let first = taken.buffer as usize * self.size();
-        stream.trace.store(self.address(), Ordering::Relaxed);
-        stream.buffer.store(taken.buffer, Ordering::Relaxed);
-        stream.turn.store(taken.turn, Ordering::Relaxed);
-        stream.next.store(first + HEADER, Ordering::Relaxed);
-        stream.end.store(first + self.size(), Ordering::Relaxed);
-        stream
-            .published
-            .store(taken.published(HEADER), Ordering::Relaxed);
-        stream.set_last(ticks);
-        Some(taken)
+        let begin = [
+            stream.id(),
+            ticks as u32,
+            (ticks >> 32) as u32,
+            stream.events.get(),
+        ];
+        let Some(taken) = self.take(begin) else {
+            return false;
+        };
+        stream.taken.set(Some(taken));
+        stream.buffer.set(self.buffer(taken.buffer));
+        stream.published.set(taken.published(HEADER));
+        stream.last.set(ticks);
+        true
     }
 
     fn let_go(&self, stream: &Stream) {
         if let Some(taken) = stream.taken(self) {
             self.close(taken);
         }
-        stream.turn.store(0, Ordering::Relaxed);
-        stream.next.store(0, Ordering::Relaxed);
-        stream.end.store(0, Ordering::Relaxed);
+        stream.taken.set(None);
+        stream.buffer.set(&[]);
+        stream.published.set(0);
     }
 }
 
@@ -333,8 +309,7 @@ mod tests {
         looks.sort_by_key(|look| trace.turn().wrapping_sub(look.turn) & TURN);
         let mut told = Vec::new();
         for &look in looks.iter().rev() {
-            let header = [0, 1, 2, 3].map(|place| trace.word(look, place));
-            let [stream, low, high, mut number] = header;
+            let [stream, low, high, mut number] = trace.begin(look);
             let mut time = u64::from(low) | u64::from(high) << 32;
             let mut place = HEADER as u32;
             while place < look.len {
@@ -530,7 +505,7 @@ mod tests {
                     event: format!("{recorded:?}"),
                     name,
                     // As much as fits in a buffer that has nothing else.
-                    text: clipped(text, (trace.size() - 13) * 4).to_owned(),
+                    text: clipped(text, (trace.size() - 14) * 4).to_owned(),
                 };
                 told.push((stream.id(), numbers[act.stream], event));
                 numbers[act.stream] += 1;
