@@ -71,13 +71,13 @@ check_tasks_and_locks() {
     check_trace
 }
 
-# The second limits of what is over its budget (60 instructions) are a bit above what it takes.
+# A region's name is looked up.
 check_trace() {
     local it
     it=$(program picoprof)
-    budget "an event of a trace: a task's poll" "$(traced "$it" poll)" 82 instructions
-    budget "an event of a trace: labels" "$(traced "$it" labels)" 71 instructions
-    budget "an event of a trace: a region's" "$(traced "$it" region trace-off)" 165 instructions
+    budget "an event of a trace: a task's poll" "$(traced "$it" poll)" 60 instructions
+    budget "an event of a trace: labels" "$(traced "$it" labels)" 60 instructions
+    budget "an event of a trace: a region's" "$(traced "$it" region trace-off)" 145 instructions
     budget "an event where no trace is taken" "$(traced_off "$it")" 3 instructions
     repeat 1 "$it" trace-size && budget "a trace's bytes an event" "$(value "$out" bytes_per_event)" 5.6 bytes
     repeat 1 "$it" trace-slower 400000 && budget "ping-pong, traced, to not" "$(value "$out" than_off)" 2 times
