@@ -4,38 +4,30 @@
 //! through as it is, at once. A generation's stacks are kept until it ends, when its strings are known; what is not
 //! understood, or is more than a device has to say, goes through without names: a trace is never damaged here.
 //!
-//! The format is Go's (src/internal/trace/event/go122): a header, and batches; in each batch numbers in LEB128.
+//! `wire` is what a trace is made of; `tables` writes a generation's stacks and strings anew.
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+mod tables;
+mod wire;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::tables::Writer;
+use self::wire::{
+    EVENT_BATCH, MOST_FRAMES, MOST_PAYLOAD, STACK, STACKS, STRING, STRINGS, Stop, byte, numbers,
+};
 use crate::names::Frame;
 
 /// The one version that devices send.
 const HEADER: &[u8] = b"go 1.22 trace\0\0\0";
 
-const EVENT_BATCH: u8 = 1;
-const STACKS: u8 = 2;
-const STACK: u8 = 3;
-const STRINGS: u8 = 4;
-const STRING: u8 = 5;
-
-/// Of a batch: longer ones are refused by readers.
-const MOST_PAYLOAD: usize = 64 << 10;
-/// Of a batch that is written here: there is room for one more stack or string.
-const FULL_PAYLOAD: usize = 48 << 10;
-/// Of a stack and of a string: readers refuse more.
-const MOST_FRAMES: usize = 128;
-const MOST_STRING: usize = 1024;
 /// Bytes of a generation's stacks that get names, and of what becomes of them.
 const MOST_STACKS: usize = 1 << 20;
 const MOST_NAMED: usize = 8 << 20;
 /// Strings of a generation that are addresses.
 const MOST_ADDRESSES: usize = 64 << 10;
-/// Where numbers of frames begin that no device has as an address.
-const FIRST_NUMBER: u64 = 1 << 60;
 
 /// The functions at an address, the innermost first.
 pub(crate) type Names<'a> = &'a mut dyn FnMut(u64) -> Arc<[Frame]>;
@@ -64,13 +56,6 @@ struct Generation {
     time: u64,
     /// Its stacks stay as they are.
     is_given_up: bool,
-}
-
-/// Why it can't be read: for more bytes, or at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    Incomplete,
-    Broken,
 }
 
 impl Namer {
@@ -250,16 +235,7 @@ impl Generation {
             return None;
         }
         let stacks = self.read_stacks().ok()?;
-        let all = stacks.iter().flat_map(|stack| &stack.frames);
-        let mut writer = Writer {
-            taken: all.map(|frame| frame[0]).collect(),
-            numbers: HashMap::new(),
-            last_number: FIRST_NUMBER,
-            strings: HashMap::new(),
-            last_string: self.last_string,
-            batches: [Output::new(STACKS), Output::new(STRINGS)],
-            head: [self.number, u64::MAX, self.time],
-        };
+        let mut writer = Writer::new(self, &stacks);
         for stack in &stacks {
             writer.stack(self, stack, names)?;
             if writer.len() > MOST_NAMED {
@@ -306,150 +282,6 @@ struct Stack {
     frames: Vec<[u64; 4]>,
 }
 
-/// Stacks and strings as they are written.
-struct Writer {
-    /// Numbers of frames that the device has used.
-    taken: HashSet<u64>,
-    /// Of a function at an address: by the address and how many others are inlined to it there.
-    numbers: HashMap<(u64, usize), u64>,
-    last_number: u64,
-    strings: HashMap<Arc<str>, u64>,
-    last_string: u64,
-    /// The stacks', and the strings'.
-    batches: [Output; 2],
-    /// Of each batch: generation, thread, time.
-    head: [u64; 3],
-}
-
-impl Writer {
-    fn len(&self) -> usize {
-        self.batches.iter().map(|output| output.whole.len()).sum()
-    }
-
-    fn stack(&mut self, generation: &Generation, stack: &Stack, names: Names<'_>) -> Option<()> {
-        let mut frames: Vec<[u64; 4]> = Vec::new();
-        for &frame in &stack.frames {
-            let address = generation.address_of(frame);
-            let named = address.map(&mut *names).unwrap_or_default();
-            if named.is_empty() {
-                frames.push(frame);
-            }
-            for (depth, named) in named.iter().enumerate() {
-                if frames.is_empty() && is_waiters_own(named) {
-                    continue;
-                }
-                frames.push([
-                    self.number(frame[0], depth)?,
-                    self.string(&named.function.name)?,
-                    self.string(&named.function.file)?,
-                    u64::from(named.line),
-                ]);
-            }
-        }
-        // The outermost says whose the stack is.
-        if frames.len() > MOST_FRAMES {
-            frames.drain(MOST_FRAMES - 1..frames.len() - 1);
-        }
-        let [stacks, _] = &mut self.batches;
-        stacks.payload.push(STACK);
-        push_number(&mut stacks.payload, stack.id);
-        push_number(&mut stacks.payload, frames.len() as u64);
-        for number in frames.into_iter().flatten() {
-            push_number(&mut stacks.payload, number);
-        }
-        stacks.end_record(self.head);
-        Some(())
-    }
-
-    /// Readers know a frame by its number: the innermost function has the address.
-    fn number(&mut self, address: u64, depth: usize) -> Option<u64> {
-        if depth == 0 {
-            return Some(address);
-        }
-        if let Some(&known) = self.numbers.get(&(address, depth)) {
-            return Some(known);
-        }
-        loop {
-            self.last_number = self.last_number.checked_add(1)?;
-            if !self.taken.contains(&self.last_number) {
-                self.numbers.insert((address, depth), self.last_number);
-                return Some(self.last_number);
-            }
-        }
-    }
-
-    fn string(&mut self, text: &Arc<str>) -> Option<u64> {
-        if text.is_empty() {
-            return Some(0);
-        }
-        if let Some(&known) = self.strings.get(text) {
-            return Some(known);
-        }
-        self.last_string = self.last_string.checked_add(1)?;
-        self.strings.insert(Arc::clone(text), self.last_string);
-        let clipped = text.get(..text.floor_char_boundary(MOST_STRING));
-        let clipped = clipped.unwrap_or_default();
-        let [_, strings] = &mut self.batches;
-        strings.payload.push(STRING);
-        push_number(&mut strings.payload, self.last_string);
-        push_number(&mut strings.payload, clipped.len() as u64);
-        strings.payload.extend_from_slice(clipped.as_bytes());
-        strings.end_record(self.head);
-        Some(self.last_string)
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let head = self.head;
-        let all = self.batches.iter_mut().flat_map(|output| {
-            output.end_batch(head);
-            core::mem::take(&mut output.whole)
-        });
-        all.collect()
-    }
-}
-
-/// Batches of one kind.
-struct Output {
-    kind: u8,
-    whole: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-impl Output {
-    fn new(kind: u8) -> Self {
-        Self {
-            kind,
-            whole: Vec::new(),
-            payload: vec![kind],
-        }
-    }
-
-    fn end_record(&mut self, head: [u64; 3]) {
-        if self.payload.len() > FULL_PAYLOAD {
-            self.end_batch(head);
-        }
-    }
-
-    fn end_batch(&mut self, head: [u64; 3]) {
-        if self.payload.len() > 1 {
-            self.whole.push(EVENT_BATCH);
-            for number in head.into_iter().chain([self.payload.len() as u64]) {
-                push_number(&mut self.whole, number);
-            }
-            self.whole.append(&mut self.payload);
-            self.payload.push(self.kind);
-        }
-    }
-}
-
-/// Whether a function is about how a task waits: what it waits for is what that was called by.
-fn is_waiters_own(frame: &Frame) -> bool {
-    let name = &*frame.function.name;
-    name == "<core::task::wake::Waker as core::clone::Clone>::clone"
-        || name.starts_with("core::task::wake::") && name.ends_with("clone")
-        || name.starts_with("picoprof::profile::task::") && name.ends_with("::pend")
-}
-
 /// The address that a string is.
 fn address(text: &[u8]) -> Option<u64> {
     let digits = core::str::from_utf8(text.strip_prefix(b"0x")?).ok()?;
@@ -457,49 +289,13 @@ fn address(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|_| is_plain)
 }
 
-fn byte(rest: &mut &[u8]) -> Result<u8, Stop> {
-    let (&first, after) = rest.split_first().ok_or(Stop::Incomplete)?;
-    *rest = after;
-    Ok(first)
-}
-
-fn numbers<const N: usize>(rest: &mut &[u8]) -> Result<[u64; N], Stop> {
-    let mut all = [0; N];
-    for number in &mut all {
-        *number = self::number(rest)?;
-    }
-    Ok(all)
-}
-
-/// A number in LEB128.
-fn number(rest: &mut &[u8]) -> Result<u64, Stop> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let next = byte(rest)?;
-        let bits = u64::from(next & 0x7f);
-        if bits << shift >> shift != bits {
-            break;
-        }
-        number |= bits << shift;
-        if next < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err(Stop::Broken)
-}
-
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
+    use super::wire::push_number;
     use super::*;
     use crate::names::Function;
 
