@@ -146,9 +146,9 @@ pub(crate) fn thread_ends() {
     HAS_ENDED.set(true);
     for stream in [&STREAM, &SAMPLES] {
         stream.with(|stream| {
-            TRACE.close_stream(stream);
-            // So that the next event asks whether it has ended.
+            // So that the next event that needs a buffer asks whether it has ended: also that of a signal's handler, from here on.
             stream.set_id(0);
+            TRACE.close_stream(stream);
         });
     }
 }

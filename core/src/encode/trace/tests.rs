@@ -101,7 +101,7 @@ fn plain_event(random: &mut Random) -> Event {
     };
     let number = 1 + random.next(4) as u32;
     let task = 1 + random.next(6) as u32;
-    match random.next(26) {
+    match random.next(27) {
         0 => Event::thread_created(number, stack),
         1 => Event::thread_began(number),
         2 => Event::thread_ended(),
@@ -115,11 +115,12 @@ fn plain_event(random: &mut Random) -> Event {
         12..15 => Event::task_pending(task, stack),
         15..18 => Event::task_woken(task, stack),
         18 => Event::task_ended(task),
-        19 => Event::task_spawned(task, LabelSetId::EMPTY, stack),
+        19 => Event::task_spawned(task, stack),
         20 => Event::region_began(task, number),
         21 => Event::region_ended(task),
         22 => Event::user_task_began(7 + random.next(1 << 31) as u32, number),
         23 => Event::user_task_ended(task),
+        24 => Event::task_labelled(task, LabelSetId::EMPTY),
         _ => Event::log(number),
     }
 }

@@ -297,8 +297,11 @@ impl Slot {
         });
         let held = if written { self.state.begin() } else { None };
         if held.is_some() && trace::is_on() {
-            let event = Event::task_spawned(self.traced_id(), spawn.labels, spawn.stack);
-            trace::record_with(event, name, "");
+            let id = self.traced_id();
+            trace::record_with(Event::task_spawned(id, spawn.stack), name, "");
+            if spawn.labels != LabelSetId::EMPTY {
+                trace::record(|| Event::task_labelled(id, spawn.labels));
+            }
         }
         held
     }

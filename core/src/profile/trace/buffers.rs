@@ -148,17 +148,29 @@ pub struct Trace<'a> {
     size: usize,
 }
 
-/// A buffer in a turn: whoever took it has the right to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) buffer: u32,
-    pub(super) turn: u32,
+/// The turn that a buffer was taken in: whoever took it has the right to write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn<'a> {
+    /// The buffer's.
+    state: &'a AtomicU32,
+    number: u32,
 }
 
-impl Taken {
+impl Turn<'_> {
     /// What is published when so many words are written: one word more is one more.
     pub(super) const fn published(self, len: usize) -> u32 {
-        self.turn << LEN_BITS | len as u32 & LEN
+        self.number << LEN_BITS | len as u32 & LEN
+    }
+
+    /// Ends the right to write. If the turn has ended meanwhile, this does nothing.
+    pub(super) fn close(self) {
+        // Not if it was taken away.
+        let _ = self.state.compare_exchange(
+            self.number | OPEN,
+            self.number,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -168,7 +180,7 @@ pub(super) const fn len_of(published: u32) -> usize {
     (published & LEN) as usize
 }
 
-/// Lets readers see what is [written](Taken::published): to the first word of a buffer.
+/// Lets readers see what is [written](Turn::published): to the first word of a buffer.
 #[inline]
 pub(super) fn publish(to: &AtomicU32, published: u32) {
     to.store(published, Ordering::Release);
@@ -223,9 +235,16 @@ impl<'a> Trace<'a> {
     }
 
     /// The words of a buffer; none if there's no such.
-    pub(super) fn buffer(&self, number: u32) -> &'a [AtomicU32] {
-        let start = number as usize * self.size;
-        self.words.get(start..start + self.size).unwrap_or_default()
+    fn buffer(&self, number: usize) -> &'a [AtomicU32] {
+        let words = self.words.get(number.saturating_mul(self.size)..);
+        let words = words.and_then(|words| words.get(..self.size));
+        words.unwrap_or_default()
+    }
+
+    /// Whether that is one of its buffers.
+    #[inline]
+    pub(super) fn has(&self, buffer: &[AtomicU32]) -> bool {
+        self.words.as_ptr_range().contains(&buffer.as_ptr())
     }
 
     pub(super) fn count_lost(&self) {
@@ -236,7 +255,7 @@ impl<'a> Trace<'a> {
     /// takes too long to look further.
     ///
     /// May run in a signal handler or an interrupt: it looks at 256 buffers at most.
-    pub(super) fn take(&self, begin: [u32; BEGIN]) -> Option<Taken> {
+    pub(super) fn take(&self, begin: [u32; BEGIN]) -> Option<(Turn<'a>, &'a [AtomicU32])> {
         for _ in 0..self.states.len().min(MOST_TRIES) {
             let turn = self
                 .shared
@@ -245,7 +264,7 @@ impl<'a> Trace<'a> {
                 .wrapping_add(1)
                 & TURN;
             let number = turn as usize % self.states.len();
-            let buffer = self.buffer(number as u32);
+            let buffer = self.buffer(number);
             let (Some(state), [published, words @ ..]) = (self.states.get(number), buffer) else {
                 break;
             };
@@ -257,9 +276,9 @@ impl<'a> Trace<'a> {
             if before & OPEN != 0 || turn == 0 || is_taken_for_new {
                 continue;
             }
-            let taken = Taken {
-                buffer: number as u32,
-                turn,
+            let taken = Turn {
+                state,
+                number: turn,
             };
             // Acquire: who had it before is done with it.
             let swapped =
@@ -271,23 +290,10 @@ impl<'a> Trace<'a> {
                     to.store(word, Ordering::Relaxed);
                 }
                 publish(published, taken.published(HEADER));
-                return Some(taken);
+                return Some((taken, buffer));
             }
         }
         None
-    }
-
-    /// Ends the right to write.
-    pub(super) fn close(&self, taken: Taken) {
-        if let Some(state) = self.states.get(taken.buffer as usize) {
-            // Not if it was taken away.
-            let _ = state.compare_exchange(
-                taken.turn | OPEN,
-                taken.turn,
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
-        }
     }
 
     /// Takes their buffers away from threads that died without giving them back: those whose stream `is_dead`.
@@ -302,11 +308,12 @@ impl<'a> Trace<'a> {
                 && look.is_open
                 && is_dead(self.stream(look) & !super::Stream::SAMPLES)
             {
-                // If the turn has ended meanwhile, this does nothing.
-                self.close(Taken {
-                    buffer: look.buffer,
-                    turn: look.turn,
+                let state = self.states.get(buffer);
+                let turn = state.map(|state| Turn {
+                    state,
+                    number: look.turn,
                 });
+                turn.into_iter().for_each(Turn::close);
             }
         }
     }
@@ -316,7 +323,7 @@ impl<'a> Trace<'a> {
         // Acquire: of a closed buffer, `published` says all of it.
         let state = self.states.get(buffer)?.load(Ordering::Acquire);
         // Acquire: what is published is written.
-        let published = self.buffer(buffer as u32).first()?.load(Ordering::Acquire);
+        let published = self.buffer(buffer).first()?.load(Ordering::Acquire);
         let turn = state & TURN;
         let is_of_turn = published >> LEN_BITS == turn & PUBLISHED_TURN;
         (turn != 0 && is_of_turn).then_some(Look {
@@ -329,7 +336,7 @@ impl<'a> Trace<'a> {
 
     /// A word of a buffer, which may be of another turn: see [`is_still`](Self::is_still).
     pub(crate) fn word(&self, look: Look, place: u32) -> u32 {
-        let word = self.buffer(look.buffer).get(place as usize);
+        let word = self.buffer(look.buffer as usize).get(place as usize);
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
@@ -367,17 +374,17 @@ mod tests {
         let take = |stream| trace.take([stream, 0, 0, 0]);
         let owners = || [0, 1].map(|buffer| trace.look(buffer).map(|look| trace.stream(look)));
         take(1 | super::super::Stream::SAMPLES).unwrap();
-        let alive = take(2).unwrap();
-        assert_eq!(take(3), None);
+        let (_, alive) = take(2).unwrap();
+        assert!(take(3).is_none());
         #[allow(unsafe_code, reason = "what is tested")]
         // SAFETY: who had it is forgotten.
         unsafe {
             trace.reclaim(|stream| stream == 1);
         }
         // Not the other one's.
-        let next = take(3).unwrap();
-        assert_ne!(next.buffer, alive.buffer);
-        assert_eq!(take(4), None);
+        let (_, next) = take(3).unwrap();
+        assert!(!core::ptr::eq(next, alive));
+        assert!(take(4).is_none());
         assert!(owners().contains(&Some(2)) && owners().contains(&Some(3)));
     }
 }
@@ -422,17 +429,15 @@ mod loom_models {
             }
         }
 
-        /// Takes a buffer and writes its turn into it.
-        fn write(&self, is_closed: bool) -> Option<Taken> {
-            let trace = self.trace();
-            let taken = trace.take([0; BEGIN])?;
-            let buffer = trace.buffer(taken.buffer);
-            buffer[WORD].store(taken.turn, Ordering::Relaxed);
-            publish(&buffer[0], taken.published(SIZE));
+        /// Takes a buffer and writes its turn into it; answers where that is.
+        fn write(&self, is_closed: bool) -> Option<usize> {
+            let (turn, buffer) = self.trace().take([0; BEGIN])?;
+            buffer[WORD].store(turn.number, Ordering::Relaxed);
+            publish(&buffer[0], turn.published(SIZE));
             if is_closed {
-                trace.close(taken);
+                turn.close();
             }
-            Some(taken)
+            Some(buffer.as_ptr().addr())
         }
 
         /// What is read of a buffer, if it is of one turn.
@@ -507,7 +512,7 @@ mod loom_models {
             let theirs = other.join().unwrap();
             // Each may have come upon what the other had just taken.
             if let (Some(ours), Some(theirs)) = (ours, theirs) {
-                assert_ne!(ours.buffer, theirs.buffer);
+                assert_ne!(ours, theirs);
             }
             assert!(ours.is_some() || theirs.is_some());
             memory.read(0);

@@ -9,9 +9,7 @@ use crate::profile::labels::LabelSetId;
 use crate::stack::StackId;
 
 /// Words of the longest event, without text.
-pub(super) const MAX_WORDS: usize = 5;
-/// Words of the longest event without a name.
-pub(super) const PLAIN_WORDS: usize = 4;
+pub(super) const MAX_WORDS: usize = 4;
 /// Bits of an event's first word that say its kind; the others are the time.
 pub(super) const KIND_BITS: u32 = 6;
 const KIND: u32 = (1 << KIND_BITS) - 1;
@@ -21,15 +19,13 @@ pub(super) const MAX_DELTA: u64 = (1 << (u32::BITS - KIND_BITS)) - 1;
 /// Something that happened, to be [recorded](super::Trace::record): four words, which fit in two registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// The kind; how many words it has, if its name and its text are empty, and [`LONG`]; the first argument in the upper half.
+    /// The kind; how many words it has, if its name and its text are empty; the first argument in the upper half.
     head: u64,
     /// The other two.
     tail: u64,
 }
 
 const LEN_SHIFT: u32 = 8;
-/// It has more than [`PLAIN_WORDS`]. As a part of how many words it has, it's more than any buffer.
-const LONG: u64 = 1 << 31;
 
 /// Declares the kinds of events: their numbers, how many words they have, and whether there's text.
 macro_rules! kinds {
@@ -66,7 +62,7 @@ macro_rules! kinds {
 kinds! {
     /// The time, where it can't be told by a difference: low and high word.
     Time = 0, 3;
-    TaskSpawned = 1, 5;
+    TaskSpawned = 1, 4;
     TaskPolled = 2, 2;
     TaskPending = 3, 3;
     TaskWoken = 4, 3;
@@ -94,7 +90,7 @@ kinds! {
 impl Event {
     #[inline]
     const fn new<const N: usize>(kind: Kind, some: [u32; N]) -> Self {
-        let mut arguments = [0; PLAIN_WORDS - 1];
+        let mut arguments = [0; MAX_WORDS - 1];
         let mut i = 0;
         while i < N {
             arguments[i] = some[i] as u64;
@@ -102,9 +98,8 @@ impl Event {
         }
         let [first, second, third] = arguments;
         let len = 1 + N + kind.has_name() as usize + kind.has_text() as usize;
-        let long = if len > PLAIN_WORDS { LONG } else { 0 };
         Self {
-            head: kind as u64 | (len as u64) << LEN_SHIFT | long | first << 32,
+            head: kind as u64 | (len as u64) << LEN_SHIFT | first << 32,
             tail: second | third << 32,
         }
     }
@@ -112,9 +107,10 @@ impl Event {
     /// Whether all that it lacks is a name, which is the last of its words.
     #[inline]
     pub(super) const fn takes_name(self) -> bool {
+        const SPAWNED: u8 = Kind::TaskSpawned as u8;
         const REGION: u8 = Kind::RegionBegan as u8;
         const TASK: u8 = Kind::UserTaskBegan as u8;
-        matches!(self.head as u8, REGION | TASK)
+        matches!(self.head as u8, SPAWNED | REGION | TASK)
     }
 
     /// One that [takes a name](Self::takes_name), with the number of that.
@@ -127,8 +123,8 @@ impl Event {
     }
 
     #[inline]
-    pub(crate) const fn task_spawned(task: u32, labels: LabelSetId, stack: StackId) -> Self {
-        Self::new(Kind::TaskSpawned, [task, labels.to_bits(), stack.to_bits()])
+    pub(crate) const fn task_spawned(task: u32, stack: StackId) -> Self {
+        Self::new(Kind::TaskSpawned, [task, stack.to_bits()])
     }
 
     #[inline]
@@ -251,21 +247,15 @@ impl Event {
         Some(Kind::of(self.head as u8 as u32)?.0)
     }
 
-    /// How many words it has, if its name and its text are empty: those are 0. More than there is room for anywhere, if it
-    /// has more than [`PLAIN_WORDS`].
+    /// How many words it has, if its name and its text are empty: those are 0.
     #[inline]
-    pub(super) const fn plain_len(self) -> usize {
+    pub(super) const fn len(self) -> usize {
         (self.head as u32 >> LEN_SHIFT) as usize
     }
 
-    /// The same, however many.
-    pub(super) const fn len(self) -> usize {
-        (self.head >> LEN_SHIFT & 0xff) as usize
-    }
-
-    /// Its first words, the time since the event before among them; 0 beyond the last.
+    /// Its words, the time since the event before among them; 0 beyond the last.
     #[inline]
-    pub(super) const fn words(self, delta: u32) -> [u32; PLAIN_WORDS] {
+    pub(super) const fn words(self, delta: u32) -> [u32; MAX_WORDS] {
         [
             delta << KIND_BITS | self.head as u8 as u32,
             (self.head >> 32) as u32,
@@ -281,7 +271,6 @@ pub(crate) enum Recorded {
     TaskSpawned {
         task: u32,
         name: u32,
-        labels: LabelSetId,
         stack: StackId,
     },
     /// Of one that doesn't run.
@@ -356,15 +345,14 @@ pub(crate) enum Recorded {
 impl Recorded {
     /// The event of these words; `None` if it's only about the time.
     pub(super) fn of(kind: Kind, words: &[u32; MAX_WORDS]) -> Option<Self> {
-        let [_, first, second, third, fourth] = *words;
+        let [_, first, second, third] = *words;
         let stack = StackId::from_bits;
         Some(match kind {
             Kind::Time => return None,
             Kind::TaskSpawned => Self::TaskSpawned {
                 task: first,
-                labels: LabelSetId::from_bits(second),
-                stack: stack(third),
-                name: fourth,
+                stack: stack(second),
+                name: third,
             },
             Kind::TaskPolled | Kind::TaskPolledWithin => Self::TaskPolled {
                 task: first,

@@ -3,27 +3,31 @@
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
-use core::{fmt, ptr};
+use core::fmt;
 
-use super::buffers::{self, HEADER, Taken, Trace, publish};
-use super::event::{self, Event, Kind, MAX_DELTA, PLAIN_WORDS};
+use super::buffers::{self, HEADER, Trace, Turn, publish};
+use super::event::{self, Event, Kind, MAX_DELTA, MAX_WORDS};
 use super::name::clipped;
 use crate::sync::{AtomicU32, Ordering, compiler_fence, const_fn};
 
 /// What a thread or an interrupt records with: which buffer it has, and how far that is written.
 ///
 /// One for each thread, in a thread-local variable; or one for each interrupt that records, and one for all that is none. It
-/// is not `Sync`, as two cores must not use it at once. On one core, those who interrupt each other may share one (a wrapper's
-/// `unsafe impl Sync` would say so): who interrupts the recording of an event then loses its own, which is counted.
+/// is of the [`Trace`] that it was last used with: used with another, it gives the buffer that it has back.
 ///
-/// It is of one [`Trace`] at a time: until it is [closed](Trace::close_stream) there.
+/// # Sharing one
+///
+/// It is not `Sync`. On one core, those who interrupt each other may share one by a wrapper with an `unsafe impl Sync`, if
+/// whoever interrupts has returned before what it interrupted goes on: interrupts and signal handlers, but not threads that
+/// take turns, and not a handler that switches to another thread. Who interrupts the recording of an event then loses its own,
+/// which is counted.
 pub struct Stream {
     id: AtomicU32,
     /// An event is being recorded. Who finds it set, having interrupted that, touches nothing of what follows.
     is_busy: AtomicU32,
-    /// The buffer that it has, whose words these are; no words if it has none.
-    taken: Cell<Option<Taken>>,
+    /// The words of the buffer that it has, and the turn that it took that in; none if it has none.
     buffer: Cell<&'static [AtomicU32]>,
+    turn: Cell<Option<Turn<'static>>>,
     /// What was [published](publish): how far it is written.
     published: Cell<u32>,
     /// Events so far.
@@ -44,8 +48,8 @@ impl Stream {
             Self {
                 id: AtomicU32::new(id),
                 is_busy: AtomicU32::new(0),
-                taken: Cell::new(None),
                 buffer: Cell::new(&[]),
+                turn: Cell::new(None),
                 published: Cell::new(0),
                 events: Cell::new(0),
                 last: Cell::new(0),
@@ -68,7 +72,8 @@ impl Stream {
     /// Runs `f`; `None` if it runs already, beneath this.
     #[inline(always)]
     fn alone<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
-        // Loads and stores are enough: who interrupts this is done before it goes on.
+        // Loads and stores are enough: who interrupts this is done before it goes on. The fences keep what is between them
+        // there, for the compiler; a processor sees its own accesses in order.
         if self.is_busy.load(Ordering::Relaxed) != 0 {
             return None;
         }
@@ -80,8 +85,8 @@ impl Stream {
         Some(result)
     }
 
-    /// Records an event, which happened at `ticks`, if that takes nothing but some room in the buffer that the stream has. If
-    /// not, false, and [`Trace::record`] does it. A stream without a number has no buffer.
+    /// Records an event, which happened at `ticks`, in the buffer that the stream has, of whatever trace, if there's room and
+    /// nothing else to do. If not, false, and [`Trace::record`] does it. A stream that never recorded has no buffer.
     ///
     /// May run in a signal handler or an interrupt, as that may.
     // Always inlined: with what a host does around it, it makes one function that calls no other.
@@ -97,17 +102,16 @@ impl Stream {
     fn record_plain(&self, ticks: u64, event: Event) -> bool {
         let (buffer, published) = (self.buffer.get(), self.published.get());
         let place = buffers::len_of(published);
-        let (len, delta) = (event.plain_len(), ticks.wrapping_sub(self.last.get()));
-        // Room for all words of any plain event: those that are too many are written again by the next.
+        let delta = ticks.wrapping_sub(self.last.get());
+        // Room for the words of any event: those that are too many are written again by the next.
         if delta <= MAX_DELTA
-            && place + len + (PLAIN_WORDS - 1) < buffer.len()
-            && let Some(room) = buffer.get(place..place + PLAIN_WORDS)
+            && let Some(room) = buffer.get(place..place + MAX_WORDS)
             && let Some(first) = buffer.first()
         {
             for (to, word) in room.iter().zip(event.words(delta as u32)) {
                 to.store(word, Ordering::Relaxed);
             }
-            self.finish(first, published + len as u32, ticks);
+            self.finish(first, published + event.len() as u32, ticks);
             true
         } else {
             false
@@ -123,10 +127,11 @@ impl Stream {
         self.last.set(ticks);
     }
 
-    /// The buffer of `trace` that it has.
-    fn taken(&self, trace: &Trace<'_>) -> Option<Taken> {
-        let is_of_it = |taken: &Taken| ptr::eq(trace.buffer(taken.buffer), self.buffer.get());
-        self.taken.get().filter(is_of_it)
+    /// Gives the buffer back that it has.
+    fn let_go(&self) {
+        self.turn.take().into_iter().for_each(Turn::close);
+        self.buffer.set(&[]);
+        self.published.set(0);
     }
 }
 
@@ -145,8 +150,13 @@ impl Trace<'static> {
     /// May run in a signal handler or an interrupt: no lock, no allocation, nothing that is waited for. One that interrupts
     /// the same stream's recording is lost, and counted; so is one that finds no buffer.
     pub fn record(&self, stream: &Stream, ticks: u64, event: Event) {
-        if !stream.try_record(ticks, event) {
-            self.record_with(stream, ticks, event, "", "");
+        let recorded = stream.alone(|| {
+            if !self.record_plain(stream, ticks, event) {
+                self.record_slowly(stream, ticks, event, 0, "");
+            }
+        });
+        if recorded.is_none() {
+            self.count_lost();
         }
     }
 
@@ -162,7 +172,8 @@ impl Trace<'static> {
     ) {
         let recorded = stream.alone(|| {
             let name = self.number_of(name);
-            let is_done = event.takes_name() && stream.record_plain(ticks, event.with_name(name));
+            let is_done =
+                event.takes_name() && self.record_plain(stream, ticks, event.with_name(name));
             if !is_done {
                 self.record_slowly(stream, ticks, event, name, text);
             }
@@ -172,11 +183,18 @@ impl Trace<'static> {
         }
     }
 
-    /// Gives the stream's buffer back: the thread ends, or will record nothing for long.
+    /// Gives the stream's buffer back: the thread ends, or will record nothing for long. If an event is just being recorded
+    /// beneath this, it keeps the buffer, and that is counted as an event that was lost.
     pub fn close_stream(&self, stream: &Stream) {
-        if stream.alone(|| self.let_go(stream)).is_none() {
+        if stream.alone(|| stream.let_go()).is_none() {
             self.count_lost();
         }
+    }
+
+    /// Records in the buffer that the stream has, if it's one of these.
+    #[inline]
+    fn record_plain(&self, stream: &Stream, ticks: u64, event: Event) -> bool {
+        self.has(stream.buffer.get()) && stream.record_plain(ticks, event)
     }
 
     /// An event that needs a new buffer, or has a name or a text.
@@ -196,7 +214,7 @@ impl Trace<'static> {
             0
         };
         let needed = event::TIME_WORDS as usize + event::MAX_WORDS + text_words;
-        let has_room = stream.taken(self).is_some()
+        let has_room = self.has(stream.buffer.get())
             && buffers::len_of(stream.published.get()) + needed <= self.size();
         if !has_room && !self.take_next(stream, ticks) {
             return self.count_lost();
@@ -241,30 +259,21 @@ impl Trace<'static> {
 
     /// A new buffer for the stream, in which nothing is written yet; false if there's none.
     fn take_next(&self, stream: &Stream, ticks: u64) -> bool {
-        self.let_go(stream);
+        stream.let_go();
         let begin = [
             stream.id(),
             ticks as u32,
             (ticks >> 32) as u32,
             stream.events.get(),
         ];
-        let Some(taken) = self.take(begin) else {
+        let Some((turn, buffer)) = self.take(begin) else {
             return false;
         };
-        stream.taken.set(Some(taken));
-        stream.buffer.set(self.buffer(taken.buffer));
-        stream.published.set(taken.published(HEADER));
+        stream.buffer.set(buffer);
+        stream.turn.set(Some(turn));
+        stream.published.set(turn.published(HEADER));
         stream.last.set(ticks);
         true
-    }
-
-    fn let_go(&self, stream: &Stream) {
-        if let Some(taken) = stream.taken(self) {
-            self.close(taken);
-        }
-        stream.taken.set(None);
-        stream.buffer.set(&[]);
-        stream.published.set(0);
     }
 }
 
@@ -361,10 +370,9 @@ mod tests {
         let name = 0;
         match kind {
             0 => (
-                Event::task_spawned(a, LabelSetId::from_bits(!b), stack),
+                Event::task_spawned(a, stack),
                 Recorded::TaskSpawned {
                     task: a,
-                    labels: LabelSetId::from_bits(!b),
                     stack,
                     name,
                 },
@@ -422,11 +430,15 @@ mod tests {
                 (Event::log(a), Recorded::Log { task: a, category })
             }
             19 => (Event::handler_entered(), Recorded::HandlerEntered),
+            20 => (
+                Event::task_labelled(a, labels),
+                Recorded::TaskLabelled { task: a, labels },
+            ),
             _ => (Event::handler_left(), Recorded::HandlerLeft),
         }
     }
 
-    const KINDS: usize = 21;
+    const KINDS: usize = 22;
 
     /// What somebody does with one of some streams.
     #[derive(Clone, Debug)]
@@ -505,7 +517,7 @@ mod tests {
                     event: format!("{recorded:?}"),
                     name,
                     // As much as fits in a buffer that has nothing else.
-                    text: clipped(text, (trace.size() - 14) * 4).to_owned(),
+                    text: clipped(text, (trace.size() - 13) * 4).to_owned(),
                 };
                 told.push((stream.id(), numbers[act.stream], event));
                 numbers[act.stream] += 1;
@@ -592,6 +604,30 @@ mod tests {
         assert_eq!(trace.lost(), 1);
         let told: Vec<_> = read(trace).iter().map(|(stream, ..)| *stream).collect();
         assert_eq!(told, [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_stream_records_for_whoever_asks_it_to() {
+        let traces = [buffers::<2, 32>(), buffers::<2, 32>()];
+        let [one, another] = [1, 2].map(Stream::new);
+        for time in 0..20 {
+            let trace = traces[time as usize % 2];
+            trace.record(&one, time, Event::resumed());
+            trace.record_with(&one, time, Event::region_began(1, 0), NAMES[1], "");
+            trace.record_with(&one, time, Event::log(0), NAMES[2], "text");
+        }
+        for (trace, last) in traces.into_iter().zip([18, 19]) {
+            // It has a buffer of one of them.
+            trace.record(&another, 20, Event::resumed());
+            let told = read(trace);
+            assert_eq!((told.len(), trace.lost()), (4, 0));
+            assert!(
+                told[..3]
+                    .iter()
+                    .all(|(stream, _, it)| (*stream, it.time) == (1, last))
+            );
+            assert_eq!((told[1].2.name, told[2].2.name), (NAMES[1], NAMES[2]));
+        }
     }
 
     #[test]

@@ -38,8 +38,8 @@ static RUNNING: AtomicUsize = AtomicUsize::new(Source::Main as usize);
 /// A stream in a static.
 struct OneCore(Stream);
 
-// SAFETY: there is one core. Who interrupts the recording of an event and records into the same stream loses that, no
-// more: see `Stream`.
+// SAFETY: there is one core, and nothing that takes turns on it: interrupts return before what they interrupted goes on, as
+// `Stream` asks for where one is shared.
 unsafe impl Sync for OneCore {}
 
 impl OneCore {

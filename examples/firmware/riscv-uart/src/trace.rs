@@ -43,8 +43,8 @@ static TRACER: &dyn Tracer = &Recorder;
 /// A stream in a static.
 struct OneCore(Stream);
 
-// SAFETY: one hart runs this. Who interrupts the recording of an event and records into the same stream loses that, no
-// more: see `Stream`.
+// SAFETY: one hart runs this, and nothing that takes turns on it: interrupts return before what they interrupted goes on, as
+// `Stream` asks for where one is shared.
 unsafe impl Sync for OneCore {}
 
 impl OneCore {

@@ -41,8 +41,8 @@ static RUNNING: [AtomicUsize; HARTS] = [const { AtomicUsize::new(Source::Hart as
 struct OneHart(Stream);
 
 // SAFETY: `running` is the only place that takes them, and takes those of the hart that it runs on; nothing moves from
-// one hart to another. Who interrupts the recording of an event and records into the same stream loses that, no more: see
-// `Stream`.
+// one hart to another. Interrupts return before what they interrupted goes on, as `Stream` asks
+// for where one is shared.
 unsafe impl Sync for OneHart {}
 
 /// A stream for each source of each hart, with numbers from 1 up.

@@ -39,12 +39,9 @@ impl World<'_> {
             _ => self.set_up(index),
         }
         match fact {
-            Recorded::TaskSpawned {
-                task,
-                name,
-                labels,
-                stack,
-            } => self.task_spawned(index, task, name, labels, stack),
+            Recorded::TaskSpawned { task, name, stack } => {
+                self.task_spawned(index, task, name, stack);
+            }
             Recorded::TaskPolled { task, is_nested } => self.task_polled(index, task, is_nested),
             Recorded::TaskPending { task, stack } => self.task_pending(index, task, stack),
             Recorded::TaskWoken { task, stack } => self.task_woken(index, task, stack),
@@ -107,22 +104,12 @@ impl World<'_> {
 
     // Tasks.
 
-    fn task_spawned(
-        &mut self,
-        index: usize,
-        task: u32,
-        name: u32,
-        labels: LabelSetId,
-        stack: StackId,
-    ) {
+    fn task_spawned(&mut self, index: usize, task: u32, name: u32, stack: StackId) {
         let key = Key::task(task);
         self.forget(key);
         let _ = self.run(index);
         let spawner = self.stack(index, stack);
-        let Some(goroutine) = self.create(index, key, Text::Name(name), spawner) else {
-            return;
-        };
-        self.label(goroutine, labels.to_bits());
+        self.create(index, key, Text::Name(name), spawner);
     }
 
     fn task_polled(&mut self, index: usize, task: u32, is_nested: bool) {
