@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::http::{self, Client, Response, request};
+use crate::http::{Client, Response, request};
 use crate::process::{Group, command, free_port};
 use crate::profile_proto::Profile;
 use crate::subject::profile_in;
@@ -312,7 +312,11 @@ impl Guest {
         self.output(OUTPUT)
     }
 
-    /// A connection to its profiler.
+    /// A connection to its profiler, which QEMU has accepted.
+    ///
+    /// It listens with room for one that waits to be accepted. Linux drops the ends of the others' handshakes: they are
+    /// connected, as far as they know, and what they send is sent again later and later, in the end after more than a
+    /// minute. So one at a time connects.
     ///
     /// # Panics
     ///
@@ -320,8 +324,12 @@ impl Guest {
     #[must_use]
     #[track_caller]
     pub fn connect(&self) -> Client {
-        let mut client = Client::connect(self.profiler)
-            .unwrap_or_else(|error| panic!("{error}; {}", self.fate()));
+        let mut monitor = self.monitor();
+        let connected = Client::connect(self.profiler);
+        // The loop that accepts it answers here, too.
+        monitor.is_there();
+        drop(monitor);
+        let mut client = connected.unwrap_or_else(|error| panic!("{error}; {}", self.fate()));
         client.set_limit(LIMIT);
         client
     }
@@ -349,7 +357,10 @@ impl Guest {
     /// If there is none.
     #[track_caller]
     pub fn get(&self, target: &str) -> Response {
-        match http::get(self.profiler, &format!("/debug/pprof/{target}")) {
+        let mut client = self.connect();
+        let path = format!("/debug/pprof/{target}");
+        let sent = client.send(&request("GET", &path, &["Connection: close"], b""));
+        match sent.and_then(|()| client.read_response()) {
             Ok(response) => response,
             Err(error) => panic!("{target}: {error}; {}", self.fate()),
         }
