@@ -66,21 +66,31 @@ const SOON: Duration = Duration::from_secs(5);
 /// After which clients that do nothing have been given up.
 const LATER: Duration = Duration::from_secs(60);
 
-/// Who finds no socket is told so at once, and tries again.
+/// What is answered in the end, and how often it was refused before.
 #[track_caller]
-fn ask_until_answered(guest: &Guest, target: &str, limit: Duration) -> Response {
+fn ask_until_answered(
+    guest: &Guest,
+    mut client: Client,
+    target: &str,
+    limit: Duration,
+) -> (Response, usize) {
+    let question = request("GET", &format!("/debug/pprof/{target}"), &[], b"");
     let begun = Instant::now();
+    let mut refused = 0;
     loop {
-        let mut client = guest.connect_and_ask(target);
-        match client.read_response() {
-            Ok(answer) => return answer,
+        let sent = client.send(&question);
+        match sent.and_then(|()| client.read_response()) {
+            Ok(answer) => return (answer, refused),
+            // Who finds no socket is told so at once, and tries again.
             Err(error) => assert!(
                 begun.elapsed() < limit,
                 "{target}: {error}; {}",
                 guest.fate()
             ),
         }
+        refused += 1;
         thread::sleep(Duration::from_millis(20));
+        client = guest.connect();
     }
 }
 
@@ -110,14 +120,15 @@ fn clients_that_go_are_forgotten(machine: Machine) {
             drop(client);
         }
         let mut client = guest.connect_and_ask(target);
-        client.finish_sending().expect("it is connected");
+        // Who was refused is not connected any more.
+        let _ = client.finish_sending();
         let mut byte = [0];
         let _ = client.stream().peek(&mut byte);
         drop(client);
     }
     // Their sockets are there again, and what they had asked for is over.
     assert_serves(&guest, LATER);
-    let answer = ask_until_answered(&guest, "profile?seconds=1", SOON);
+    let (answer, _) = ask_until_answered(&guest, guest.connect(), "profile?seconds=1", SOON);
     profile_in("profile", &answer);
     guest.end();
 }
@@ -143,15 +154,23 @@ fn half_a_request_keeps_nobody_out_for_long(machine: Machine) {
 
 fn more_clients_than_sockets_are_served_in_the_end(machine: Machine) {
     let guest = Guest::start(machine);
-    thread::scope(|scope| {
-        for _ in 0..3 * machine.clients() {
+    let sockets = machine.clients();
+    // All come before one asks, so most find no socket.
+    let clients: Vec<Client> = (0..3 * sockets).map(|_| guest.connect()).collect();
+    let refused: usize = thread::scope(|scope| {
+        let asking = clients.into_iter().map(|client| {
             let guest = &guest;
             scope.spawn(move || {
-                let answer = ask_until_answered(guest, "goroutine", LATER);
+                let (answer, refused) = ask_until_answered(guest, client, "goroutine", LATER);
                 profile_in("goroutine", &answer);
-            });
-        }
+                refused
+            })
+        });
+        let asking: Vec<_> = asking.collect();
+        let refused = asking.into_iter().map(|one| one.join().expect("an answer"));
+        refused.sum()
     });
+    assert!(refused >= sockets, "only {refused} were refused");
     assert_serves(&guest, SOON);
     guest.end();
 }
