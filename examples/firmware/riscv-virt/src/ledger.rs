@@ -9,10 +9,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use lock_api::MutexGuard;
 use picoprof::profile::lock::RawMutex;
-use riscv_machine::timer;
+use riscv_machine::{HARTS, interrupts, timer};
+use spin::RelaxStrategy;
+use spin::mutex::SpinMutex;
 
 /// A lock that is spun on; `block` and `mutex` show who waited and for whom.
-pub(crate) type RawLock = RawMutex<spin::mutex::SpinMutex<()>>;
+pub(crate) type RawLock = RawMutex<SpinMutex<(), CountedSpin>>;
 
 /// What is protected by it.
 pub(crate) type Lock<T> = lock_api::Mutex<RawLock, T>;
@@ -27,11 +29,24 @@ static LEDGER: Lock<Ledger> = Lock::new(Ledger {
     seal: 0,
 });
 
+/// How often each hart found a lock taken that it was spinning on.
+static SPINS: [AtomicU64; HARTS] = [const { AtomicU64::new(0) }; HARTS];
+
 static WAITS: AtomicU64 = AtomicU64::new(0);
 static WAITED_NANOS: AtomicU64 = AtomicU64::new(0);
 static STORED: AtomicU64 = AtomicU64::new(0);
 static FREED: AtomicU64 = AtomicU64::new(0);
 static LIVE_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Spins, and counts that.
+pub(crate) struct CountedSpin;
+
+impl RelaxStrategy for CountedSpin {
+    fn relax() {
+        SPINS[interrupts::hart()].fetch_add(1, Ordering::Relaxed);
+        core::hint::spin_loop();
+    }
+}
 
 struct Ledger {
     blocks: VecDeque<Vec<u8>>,
@@ -80,16 +95,17 @@ fn seal(blocks: &VecDeque<Vec<u8>>) -> u32 {
     digest.finalize()
 }
 
-/// Locks it, and counts how long that took if somebody else had it.
+/// Locks it, and counts how long that took if somebody else had it. That isn't known from a try that fails: the lock may
+/// be free again before the next try, which is then no wait.
 #[inline(never)]
 fn lock_ledger() -> MutexGuard<'static, RawLock, Ledger> {
-    if let Some(ledger) = LEDGER.try_lock() {
-        return ledger;
-    }
-    let start = timer::nanos();
+    let spins = &SPINS[interrupts::hart()];
+    let (start, before) = (timer::nanos(), spins.load(Ordering::Relaxed));
     let ledger = LEDGER.lock();
-    WAITS.fetch_add(1, Ordering::Relaxed);
-    WAITED_NANOS.fetch_add(timer::nanos() - start, Ordering::Relaxed);
+    if spins.load(Ordering::Relaxed) != before {
+        WAITS.fetch_add(1, Ordering::Relaxed);
+        WAITED_NANOS.fetch_add(timer::nanos() - start, Ordering::Relaxed);
+    }
     ledger
 }
 
