@@ -474,20 +474,39 @@ impl Guest {
         self.group.wait(limit).expect("a child can be waited for")
     }
 
-    /// What has become of it, and what it said.
+    /// How many bytes of its stack were never used, as far as can be seen: its memory is zeros in the beginning.
+    ///
+    /// # Panics
+    ///
+    /// If it is a machine whose stack isn't at the beginning of its memory.
+    #[must_use]
+    #[track_caller]
+    pub fn unused_stack(&self) -> usize {
+        assert_eq!(self.machine, Machine::Lm3s6965evb);
+        // Lines of an address, a colon and four words.
+        let lines = self.monitor().ask("xp /4096xw 0x20000000");
+        let words = lines.iter().flat_map(|line| line.split(' ').skip(1));
+        4 * words.take_while(|word| *word == "0x00000000").count()
+    }
+
+    /// What has become of it, and what it said; if it still runs, where it is and who is connected.
     #[must_use]
     pub fn fate(&self) -> String {
         // One that has just panicked takes a moment.
         thread::sleep(Duration::from_millis(300));
-        let is_running = self.monitor().is_there();
-        let fate = if is_running {
-            "it is still running"
+        let mut monitor = self.monitor();
+        let fate = if monitor.is_there() {
+            let mut seen = ["info registers -a", "info usernet"].map(|look| monitor.ask(look));
+            // The end of what it is quoted in.
+            seen.iter_mut().for_each(|lines| drop(lines.pop()));
+            format!("it is still running:\n{}\nIt", seen.concat().join("\n"))
         } else {
-            "it has ended"
+            "it has ended, and".to_owned()
         };
+        drop(monitor);
         let errors = String::from_utf8_lossy(&self.output(ERRORS)).into_owned();
         format!(
-            "{:?}: {fate}, and said:\n{}{errors}",
+            "{:?}: {fate} said:\n{}{errors}",
             self.machine,
             self.console()
         )
