@@ -1,11 +1,16 @@
-//! Time since the start: ticks of SysTick, and what its counter says in between.
+//! Time since the start: SysTick counts on, whatever the program does, and a timer's tick extends its 24 bits.
+//!
+//! Ticks that are late, or lost as interrupts were masked for long or an emulator was not given a processor, cost no time.
 
 #![forbid(unsafe_code)]
 
+use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
-use cortex_m::peripheral::{SCB, SYST};
 use picoprof::Instant;
 use picoprof::stack::Counter;
+use portable_atomic::{AtomicU32, Ordering};
+
+use crate::registers::Register;
 
 /// The processor's clock in Hz, at reset; the board that QEMU models makes it so.
 pub(crate) const CLOCK: u32 = 12_500_000;
@@ -13,34 +18,59 @@ pub(crate) const CLOCK: u32 = 12_500_000;
 /// Ticks a second.
 pub(crate) const TICKS: u32 = 1000;
 
-/// Clock cycles in a tick.
-const PERIOD: u32 = CLOCK / TICKS;
-
 /// Nanoseconds in a clock cycle.
 const NANOS: u32 = 1_000_000_000 / CLOCK;
 
 /// Nanoseconds in a tick.
 pub(crate) const TICK_NANOS: u32 = 1_000_000_000 / TICKS;
 
-static ELAPSED: Counter = Counter::new();
+/// The most that SysTick's counter can be.
+const RANGE: u32 = 0x00ff_ffff;
 
-/// Lets the ticks begin.
-pub(crate) fn start(mut timer: SYST) {
-    timer.set_clock_source(SystClkSource::Core);
-    timer.set_reload(PERIOD - 1);
-    timer.clear_current();
-    timer.enable_counter();
-    timer.enable_interrupt();
+/// Which bit of the counter says in which half of its range it is.
+const HALF: u32 = 23;
+
+/// Ticks that came.
+static TAKEN: Counter = Counter::new();
+
+/// How often the counter went past half of its range.
+static HALVES: AtomicU32 = AtomicU32::new(0);
+
+/// Begins to count. To be called before anybody asks what time it is.
+pub(crate) fn start(counter: &mut SYST) {
+    counter.set_clock_source(SystClkSource::Core);
+    counter.set_reload(RANGE);
+    counter.clear_current();
+    counter.enable_counter();
+    // It is 0 until it begins, which is also its end.
+    while SYST::get_current() == 0 {}
 }
 
-/// To be called first in each tick.
+/// Lets the ticks begin, as soon as the timer's interrupt is enabled.
+pub(crate) fn start_ticks() {
+    Register::ClockGating1.write(Register::ClockGating1.read() | 1 << 17);
+    Register::TickControl.write(0);
+    // 32 bits, periodic, an interrupt at its end.
+    Register::TickConfiguration.write(0);
+    Register::TickMode.write(2);
+    Register::TickInterval.write(CLOCK / TICKS - 1);
+    Register::TickInterruptMask.write(1);
+    Register::TickControl.write(1);
+}
+
+/// To be called first in each tick. One has to come while the counter goes through half of its range, which takes 671 ms.
 pub(crate) fn tick() {
-    ELAPSED.add(1);
+    Register::TickInterruptClear.write(1);
+    TAKEN.add(1);
+    let halves = HALVES.load(Ordering::Relaxed);
+    if counter() >> HALF != halves & 1 {
+        HALVES.store(halves.wrapping_add(1), Ordering::Release);
+    }
 }
 
 /// Ticks so far.
 pub(crate) fn ticks() -> u64 {
-    ELAPSED.load()
+    TAKEN.load()
 }
 
 /// The time now, to a cycle.
@@ -48,29 +78,15 @@ pub(crate) fn now() -> Instant {
     Instant::from_nanos(cycles() * u64::from(NANOS))
 }
 
-/// Clock cycles since the start, of which there are [`CLOCK`] in a second. They never go back, not in interrupts either; but
-/// if interrupts are masked for longer than a tick, ticks are missing.
+/// Clock cycles since the start, of which there are [`CLOCK`] in a second. They never go back, not in interrupts either.
 pub(crate) fn cycles() -> u64 {
-    loop {
-        let ticks = ticks();
-        let mut cycles = cycles_since_tick();
-        let is_tick_pending = SCB::is_pendst_pending();
-        if is_tick_pending {
-            // It began again, now at the latest.
-            cycles = cycles_since_tick();
-        }
-        // Or else a tick came between.
-        if ELAPSED.load() == ticks {
-            let ticks = ticks + u64::from(is_tick_pending);
-            return ticks * u64::from(PERIOD) + u64::from(cycles);
-        }
-    }
+    // Before the counter: that may go past half a range between the two, and then its highest bit tells.
+    let halves = HALVES.load(Ordering::Acquire);
+    let beyond = counter() ^ ((halves & 1) << HALF);
+    (u64::from(halves) << HALF) + u64::from(beyond)
 }
 
-/// Clock cycles since the last tick. The counter counts down, and is zero when the tick comes.
-fn cycles_since_tick() -> u32 {
-    match SYST::get_current() {
-        0 => 0,
-        left => PERIOD - left,
-    }
+fn counter() -> u32 {
+    // It counts down.
+    RANGE - SYST::get_current()
 }

@@ -19,7 +19,7 @@ pub(crate) const KINDS: [Garbage; 6] = [
     Garbage::FromRecord(17),
     // Out of bounds: no memory at all, memory but no stack, and at the end of all addresses.
     Garbage::Absolute(0x1000_0000),
-    Garbage::Absolute(0x2000_0000),
+    Garbage::Absolute(0x2000_f000),
     Garbage::Absolute(0xffff_fffc),
     // At itself.
     Garbage::FromRecord(0),

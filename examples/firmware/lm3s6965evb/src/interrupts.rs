@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use cortex_m::peripheral::NVIC;
-use cortex_m::peripheral::scb::SystemHandler;
 use lm3s6965::Interrupt;
 use picoprof::interrupt::wait_for_interrupt_masked;
 
@@ -19,16 +18,18 @@ const ETHERNET: u8 = 3 << 5;
 /// Lets them come, with the tick above all others.
 pub(crate) fn start(mut core: cortex_m::Peripherals) {
     // SAFETY: no critical section is made by a priority.
-    unsafe { core.SCB.set_priority(SystemHandler::SysTick, TICK) };
+    unsafe { core.NVIC.set_priority(Interrupt::TIMER_1A, TICK) };
     // SAFETY: the same.
     unsafe { core.NVIC.set_priority(Interrupt::TIMER_0A, SENSOR) };
     // SAFETY: the same.
     unsafe { core.NVIC.set_priority(Interrupt::ETHERNET, ETHERNET) };
     // SAFETY: no critical section is made by a mask of single interrupts.
+    unsafe { NVIC::unmask(Interrupt::TIMER_1A) };
+    // SAFETY: the same.
     unsafe { NVIC::unmask(Interrupt::TIMER_0A) };
     // SAFETY: the same.
     unsafe { NVIC::unmask(Interrupt::ETHERNET) };
-    crate::clock::start(core.SYST);
+    crate::clock::start_ticks();
 }
 
 /// Waits for an interrupt, if there's still nothing to do. To be called by the main loop, with interrupts on.

@@ -1,7 +1,7 @@
 //! A measuring device on a Cortex-M3 with 256 KB of flash and 64 KB of RAM, and its `/debug/pprof`. No heap.
 //!
-//! One loop polls the network and the tasks, and sleeps when there is nothing to do. Of the interrupts, SysTick has the highest
-//! priority and samples (`profiler`); the timer's takes the sensor's samples (`sensor`); Ethernet's only ends the sleep.
+//! One loop polls the network and the tasks, and sleeps when there is nothing to do. Of the interrupts, a timer's has the highest
+//! priority and samples (`profiler`); another's takes the sensor's samples (`sensor`); Ethernet's only ends the sleep.
 
 #![no_std]
 #![no_main]
@@ -52,7 +52,7 @@ const BODY: usize = 1024;
 
 static SOCKETS: ConstStaticCell<[SocketStorage<'static>; CLIENTS + 1]> =
     ConstStaticCell::new([SocketStorage::EMPTY; CLIENTS + 1]);
-static PROFILER_BUFFERS: ConstStaticCell<[Buffers<256, 1280>; CLIENTS]> =
+static PROFILER_BUFFERS: ConstStaticCell<[Buffers<256, 1024>; CLIENTS]> =
     ConstStaticCell::new([const { Buffers::new() }; CLIENTS]);
 static APPLICATION_BUFFERS: ConstStaticCell<Buffers<512, 256>> =
     ConstStaticCell::new(Buffers::new());
@@ -82,6 +82,10 @@ impl<const RECEIVE: usize, const TRANSMIT: usize> Buffers<RECEIVE, TRANSMIT> {
 
 #[entry]
 fn main() -> ! {
+    let mut core = cortex_m::Peripherals::take();
+    if let Some(core) = &mut core {
+        clock::start(&mut core.SYST);
+    }
     profiler::start();
     let mut ethernet = Ethernet::new(MAC);
     let mut interface = network::interface(&mut ethernet, now(), clock::now().as_nanos());
@@ -104,9 +108,9 @@ fn main() -> ! {
         Server::<_, CLIENTS, HEAD>::new(&Profiler, network::PROFILER_PORT, profiler_sockets);
 
     sensor::start();
-    // Nobody else has them.
-    if let Some(peripherals) = cortex_m::Peripherals::take() {
-        interrupts::start(peripherals);
+    // It is there: nobody else takes it.
+    if let Some(core) = core {
+        interrupts::start(core);
     }
     let mut is_up = false;
     loop {

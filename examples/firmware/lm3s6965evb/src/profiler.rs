@@ -36,7 +36,7 @@ static CPU: Buckets<1024, 1> = Buckets::new();
 static BLOCK: Buckets<32, 2> = Buckets::new();
 static MUTEX: Buckets<32, 2> = Buckets::new();
 static THREADS: Buckets<8, 1> = Buckets::new();
-static TASKS: TaskPool<8> = TaskPool::new();
+static TASKS: TaskPool<4> = TaskPool::new();
 
 /// For the locations' ids of a profile, or whatever else a response needs. Too small for a snapshot of CPU, which is
 /// therefore emptied when a CPU profile begins: so it has all its rows for each of them.
@@ -101,7 +101,7 @@ pub(crate) fn in_handler(interrupted: Registers, handler: impl FnOnce()) {
     Profiler.swap_current(task);
 }
 
-picoprof::cortex_m_tick!(SysTick => on_tick);
+picoprof::cortex_m_tick!(TIMER_1A => on_tick);
 
 fn on_tick(interrupted: Registers) {
     clock::tick();
@@ -196,7 +196,7 @@ impl Target for Profiler {
     fn describe(&self, page: &mut dyn fmt::Write) -> fmt::Result {
         write!(
             page,
-            "<p>SysTick samples {} times a second, by frame pointers.</p>",
+            "<p>A timer samples {} times a second, by frame pointers.</p>",
             clock::TICKS
         )
     }

@@ -24,6 +24,19 @@ pub(crate) enum Register {
     /// GPTMTAILR.
     TimerInterval = 0x4003_0028,
 
+    /// The same of timer 1, which makes the ticks.
+    TickConfiguration = 0x4003_1000,
+    /// GPTMTAMR.
+    TickMode = 0x4003_1004,
+    /// GPTMCTL.
+    TickControl = 0x4003_100c,
+    /// GPTMIMR.
+    TickInterruptMask = 0x4003_1018,
+    /// GPTMICR.
+    TickInterruptClear = 0x4003_1024,
+    /// GPTMTAILR.
+    TickInterval = 0x4003_1028,
+
     /// MACRIS when read, MACIACK when written (chapter 16).
     EthernetInterrupts = 0x4004_8000,
     /// MACIM.

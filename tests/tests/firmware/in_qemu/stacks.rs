@@ -2,17 +2,23 @@
 //! can't be walked.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::thread;
+use std::time::Instant;
 
 use picoprof_tests::elf;
 use picoprof_tests::guest::{Guest, Machine};
+use picoprof_tests::hostile::bad_requests;
 use picoprof_tests::profile::Stack;
 
 on_each_machine! {
     work_has_names, handlers_are_under_what_they_interrupted, waiting_is_no_work, broken_stacks_do_no_harm
 }
 
-on_machines! { v6m: Mps2An385V6m [work_has_names, broken_stacks_do_no_harm] }
+on_machines! {
+    v6m: Mps2An385V6m [work_has_names, broken_stacks_do_no_harm],
+    lm3s6965evb_room: Lm3s6965evb [the_stack_has_room],
+}
 
 const IDLE: &str = "picoprof._Idle";
 const BROKEN: &str = "picoprof._StackBroken";
@@ -131,6 +137,42 @@ fn waiting_is_no_work(machine: Machine) {
         share(&waits)
     );
     assert!(share(&works) < share(&waits), "{shown}");
+    guest.end();
+}
+
+/// Whatever is asked, all at once, while it works.
+fn the_stack_has_room(machine: Machine) {
+    let guest = Guest::start(machine);
+    for (_, bytes) in bad_requests() {
+        let mut client = guest.connect();
+        // It may be answered before it is sent.
+        let _ = client.send(&bytes);
+        client.read_response().expect("it is answered");
+    }
+    let taken = ["profile?seconds=2", "trace?seconds=2"];
+    let mut taken = taken.map(|target| guest.connect_and_ask(target));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        guest.work(20);
+        for target in [
+            "",
+            "goroutine",
+            "goroutine?debug=1",
+            "goroutine?debug=2",
+            "block?debug=1",
+            "mutex",
+            "symbol?0x100+0x200",
+        ] {
+            assert_eq!(guest.get(target).status, 200, "{target}");
+        }
+    }
+    for client in &mut taken {
+        let answer = client.read_response().expect("it is taken");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let unused = guest.unused_stack();
+    println!("{unused} bytes of the stack unused");
+    assert!(unused >= 1024, "{unused} bytes");
     guest.end();
 }
 
