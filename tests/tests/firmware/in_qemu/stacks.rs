@@ -90,7 +90,7 @@ fn handlers_are_under_what_they_interrupted(machine: Machine) {
     let interrupted = ["parse_reading", "compress_block", "filter", "measure"];
     // How often the tick comes in a handler is a matter of chance.
     let mut shown = String::new();
-    let was_seen = (0..5).any(|_| {
+    let was_seen = (0..10).any(|_| {
         let stacks = profile_while(&guest, 4, |guest| {
             guest.work(20);
         });

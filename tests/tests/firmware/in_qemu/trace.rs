@@ -119,7 +119,8 @@ fn tasks_and_interrupts_are_seen(machine: Machine) {
     let trace = traced(&guest, |target| get(&guest, target));
     check(&trace, &expected);
     let seconds = Duration::from_nanos(trace.ends - trace.begins).as_secs_f64();
-    assert!((1.8..2.5).contains(&seconds), "{seconds}");
+    // What it is asked for, and however long a machine beside others takes to see that this is over.
+    assert!((1.8..10.0).contains(&seconds), "{seconds}");
     guest.end();
 }
 
