@@ -71,9 +71,10 @@ impl<'t, T: Target> Exchange<'t, T> {
             (Route::Index, _) => self.index(),
             (Route::CommandLine, _) => self.command_line(),
             (Route::Profile(kind), _) => self.profile(kind, request),
-            (Route::Trace, _) => self.trace(request),
+            // Said again, so that a program without traces is without this.
+            (Route::Trace, _) if is_traced => self.trace(request),
             (Route::Redirect(path), _) => self.redirect(path, request.query),
-            (Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
+            (Route::Trace | Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
         };
         Step {
             state,
