@@ -29,6 +29,11 @@ pub trait Target {
     /// The threads at a moment: `[Thread; 0]` where there are none beside the tasks.
     type Threads: AsRef<[Thread]> + fmt::Debug;
 
+    /// Whether it answers with texts for people: `debug=1`, `debug=2`, and an index page that explains. False leaves out of
+    /// a program what makes them, which is a third of the flash memory that the endpoints take. Then `debug=1` is answered
+    /// with 501, the index page is a list of links, and all else is the same: `go tool pprof` asks for no texts.
+    const TEXTS: bool = true;
+
     /// The tables. Where flash memory is small, answer a `static`: what copies the views one by one takes as much in each
     /// place that asks, and of a `static` the compiler knows what there is.
     fn profiles(&self) -> Profiles<'_>;

@@ -8,6 +8,7 @@ use heapless::Vec;
 
 use super::index::IndexPage;
 use super::job::{CpuSession, Job, Reply};
+use super::listing::Listing;
 use super::request::{BodyLength, Method, Request, number};
 use super::response::{BINARY, HTML, Head, Status, TEXT};
 use super::route::{Path, Route};
@@ -150,7 +151,12 @@ impl<'t, T: Target> Exchange<'t, T> {
 
     #[inline(never)]
     fn index(&self) -> State<'t, T> {
-        self.page(HTML, Content::Index(IndexPage::new(self.target)))
+        let page = if T::TEXTS {
+            Content::Index(IndexPage::new(self.target))
+        } else {
+            Content::Listing(Listing::new(self.target))
+        };
+        self.page(HTML, page)
     }
 
     #[inline(never)]
@@ -224,17 +230,21 @@ impl<'t, T: Target> Exchange<'t, T> {
             }
             return self.start_difference(kind, seconds, waits);
         }
+        if debug != 0 && !T::TEXTS {
+            let text = "this program has no texts: ask without debug\n";
+            return self.error(Status::NOT_IMPLEMENTED, text);
+        }
         if kind == Kind::Heap && is_set(b"gc") {
             self.target.collect();
         }
-        if matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
+        if T::TEXTS && matches!(kind, Kind::Goroutine | Kind::GoroutineLeak) && debug >= 2 {
             return self.dump();
         }
         let Some(mut source) = Source::new(self.target, kind, 0) else {
             return self.error(Status::NOT_FOUND, "Unknown profile\n");
         };
         source.show(waits);
-        if debug == 0 {
+        if debug == 0 || !T::TEXTS {
             return self.binary(source, false, None);
         }
         self.text(source)

@@ -48,7 +48,7 @@ enum Section {
 
 /// A row's endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
+pub(super) enum Entry {
     Profile(Kind),
     CommandLine,
     Symbol,
@@ -71,7 +71,18 @@ const ENTRIES: [Entry; 11] = [
 ];
 
 impl Entry {
-    const fn name(self) -> &'static str {
+    /// The endpoint with this number among those that there are.
+    pub(super) fn of<T: Target>(target: &T, number: usize) -> Option<Self> {
+        let profiles = target.profiles();
+        let is_kept = |entry: &Self| match entry {
+            Self::Profile(kind) => profiles.keeps(*kind),
+            Self::Trace => target.trace().is_some(),
+            Self::CommandLine | Self::Symbol => true,
+        };
+        ENTRIES.into_iter().filter(is_kept).nth(number)
+    }
+
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Profile(kind) => kind.name(),
             Self::CommandLine => "cmdline",
@@ -138,19 +149,8 @@ impl<'t, T: Target> IndexPage<'t, T> {
         }
     }
 
-    fn entry(&self) -> Option<Entry> {
-        let profiles = self.target.profiles();
-        let is_kept = |entry: &Entry| match entry {
-            Entry::Profile(kind) => profiles.keeps(*kind),
-            Entry::Trace => self.target.trace().is_some(),
-            Entry::CommandLine | Entry::Symbol => true,
-        };
-        let mut kept = ENTRIES.into_iter().filter(is_kept);
-        kept.nth(self.cursor.index)
-    }
-
     fn find_row(&mut self) -> bool {
-        let Some(entry) = self.entry() else {
+        let Some(entry) = Entry::of(self.target, self.cursor.index) else {
             return false;
         };
         let profiles = self.target.profiles();
@@ -179,7 +179,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
     }
 
     fn render_row(&self, out: &mut Window<'_>) {
-        let Some(entry) = self.entry() else {
+        let Some(entry) = Entry::of(self.target, self.cursor.index) else {
             return;
         };
         out.numbers("<tr><td>$</td><td><a href=\"", &[self.count]);

@@ -7,6 +7,7 @@ mod connection;
 mod exchange;
 mod index;
 mod job;
+mod listing;
 mod request;
 mod response;
 mod route;

@@ -49,6 +49,7 @@ impl Status {
     pub(super) const LENGTH_REQUIRED: Self = Self("411 Length Required");
     pub(super) const HEADER_FIELDS_TOO_LARGE: Self = Self("431 Request Header Fields Too Large");
     pub(super) const INTERNAL_SERVER_ERROR: Self = Self("500 Internal Server Error");
+    pub(super) const NOT_IMPLEMENTED: Self = Self("501 Not Implemented");
     pub(super) const VERSION_NOT_SUPPORTED: Self = Self("505 HTTP Version Not Supported");
 }
 

@@ -9,6 +9,7 @@ use heapless::Vec;
 
 use super::index::IndexPage;
 use super::job::{CpuSession, Reply};
+use super::listing::Listing;
 use super::response::{Framing, Head};
 use super::symbol::SymbolBody;
 use super::tracing::Tracing;
@@ -56,6 +57,7 @@ pub(super) struct Sending<'t, T: Target> {
 pub(super) enum Content<'t, T: Target> {
     Bytes { bytes: &'t [u8], sent: usize },
     Index(IndexPage<'t, T>),
+    Listing(Listing<'t, T>),
     Profile(T::Encoded<ProfileEncoder<'t, T>>),
     Text(TextEncoder<'t, T>),
     Dump(DumpEncoder<'t, T>),
@@ -251,12 +253,15 @@ impl<T: Target> Content<'_, T> {
                 *sent += n;
                 n
             }
-            Self::Index(page) => page.fill(out),
             Self::Profile(profile) => profile.fill(out),
-            Self::Text(text) => text.fill(out),
-            Self::Dump(dump) => dump.fill(out),
             Self::Symbol(body) => body.fill(out),
             Self::Trace(trace) => trace.fill(now, out),
+            Self::Listing(page) if !T::TEXTS => page.fill(out),
+            Self::Index(page) if T::TEXTS => page.fill(out),
+            Self::Text(text) if T::TEXTS => text.fill(out),
+            Self::Dump(dump) if T::TEXTS => dump.fill(out),
+            // A target has no others: the conditions are there so that a program is without what fills them.
+            Self::Listing(_) | Self::Index(_) | Self::Text(_) | Self::Dump(_) => 0,
         }
     }
 }
@@ -266,6 +271,7 @@ impl<T: Target> fmt::Debug for Content<'_, T> {
         f.write_str(match self {
             Self::Bytes { .. } => "Bytes",
             Self::Index(_) => "Index",
+            Self::Listing(_) => "Listing",
             Self::Profile(_) => "Profile",
             Self::Text(_) => "Text",
             Self::Dump(_) => "Dump",

@@ -137,7 +137,7 @@ fn memory() {
     hprintln!("user_bytes {}", tables.iter().sum::<usize>());
     hprintln!(
         "connection_bytes {}",
-        size_of::<Connection<'_, Firmware, HEAD>>() - HEAD
+        size_of::<Connection<'_, Firmware<true>, HEAD>>() - HEAD
     );
 }
 
