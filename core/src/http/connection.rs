@@ -102,7 +102,8 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         Self {
             target,
             input: Vec::new(),
-            state: State::IDLE,
+            // Not a constant's, which would lie in flash memory with room for all else, to be copied.
+            state: State::Reading { limit: None },
             is_ended: false,
             keeps_alive: true,
         }
@@ -302,7 +303,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         self.consume(taken, 0..0);
         let remaining = remaining - taken as u64;
         if remaining == 0 {
-            self.state = State::IDLE;
+            self.state = State::Reading { limit: None };
             return None;
         }
         let deadline = deadline

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use core::mem::MaybeUninit;
+
 use heapless::{Vec, VecView};
 
 /// Header fields that a head may have: more than any client of these endpoints sends.
@@ -60,9 +62,10 @@ pub(super) enum BadHead {
 impl<'b> Request<'b> {
     /// Parses a head; `None` if its end is not there yet.
     pub(super) fn parse(bytes: &'b [u8]) -> Result<Option<Self>, BadHead> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut head = httparse::Request::new(&mut headers);
-        let len = match head.parse(bytes) {
+        // Not made of empty ones, which would lie in flash memory to be copied.
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut head = httparse::Request::new(&mut []);
+        let len = match head.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(len)) => len,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(httparse::Error::TooManyHeaders) => return Err(BadHead::TooManyHeaders),

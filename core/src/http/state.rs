@@ -36,10 +36,6 @@ pub(super) enum State<'t, T: Target> {
     Closed,
 }
 
-impl<T: Target> State<'_, T> {
-    pub(super) const IDLE: Self = Self::Reading { limit: None };
-}
-
 /// A request's effect: the new state, and what of the input stays.
 pub(super) struct Step<'t, T: Target> {
     pub(super) state: State<'t, T>,
