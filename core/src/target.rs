@@ -187,6 +187,9 @@ impl core::error::Error for StartError {}
 
 /// What is known of a program's code: a view for one profile, with functions and strings numbered from 0.
 pub trait Symbols {
+    /// Whether there can be names: false leaves out of a program what looks for them.
+    const HAVE_NAMES: bool = true;
+
     /// The mapping with this number; the main program is the first.
     fn mapping(&self, index: usize) -> Option<Mapping>;
 
@@ -259,6 +262,8 @@ pub struct NoSymbols {
 }
 
 impl Symbols for NoSymbols {
+    const HAVE_NAMES: bool = false;
+
     fn mapping(&self, index: usize) -> Option<Mapping> {
         (index == 0).then_some(Mapping {
             start: 0,

@@ -28,13 +28,22 @@ impl<'t, T: Target> Census<'t, T> {
         }
     }
 
-    /// What is different since `before`; `None` without memory for it.
-    pub(crate) fn since(&self, before: &Counted<T::Scratch>, target: &T) -> Option<Self> {
-        let Self::Counted(now) = self else {
+    /// Leaves what is different since `before`; `None` without memory for it.
+    pub(crate) fn subtract(&mut self, before: &Counted<T::Scratch>, target: &T) -> Option<()> {
+        let Self::Counted(counted) = self else {
             return None;
         };
-        let difference = now.since(before, |words| target.scratch(words))?;
-        Some(Self::Counted(difference))
+        let len = counted.pairs.as_slice().len() + before.pairs.as_slice().len();
+        let mut pairs = Pairs::with_room(len, |words| target.scratch(words))?;
+        // A loop that copied would be made one `memmove`, and firmware has no other use for its 1.6 KiB.
+        for (list, sign) in [(&counted.pairs, 1), (&before.pairs, -1i64 as u64)] {
+            for &[key, count] in list.as_slice() {
+                pairs.push([key, count.wrapping_mul(sign)]);
+            }
+        }
+        counted.pairs = pairs;
+        counted.sum();
+        Some(())
     }
 
     /// One more than the highest number of a record.
@@ -88,22 +97,13 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
                 *last = [lost, others + 1];
             }
         }
-        Some(Self { pairs }.summed())
+        let mut counted = Self { pairs };
+        counted.sum();
+        Some(counted)
     }
 
-    fn since(&self, before: &Self, scratch: impl Fn(usize) -> Option<S>) -> Option<Self> {
-        let (now, before) = (self.pairs.as_slice(), before.pairs.as_slice());
-        let mut pairs = Pairs::with_room(now.len().checked_add(before.len())?, scratch)?;
-        for (list, sign) in [(now, 1), (before, -1i64 as u64)] {
-            for &[key, count] in list {
-                pairs.push([key, count.wrapping_mul(sign)]);
-            }
-        }
-        Some(Self { pairs }.summed())
-    }
-
-    /// One pair for each key, if its counts don't add up to nothing; most first, then by key, as Go sorts them.
-    fn summed(mut self) -> Self {
+    /// Leaves one pair for each key, if its counts don't add up to nothing; most first, then by key, as Go sorts them.
+    fn sum(&mut self) {
         let pairs = self.pairs.as_mut_slice();
         pairs::sort(pairs);
         let mut len = 0;
@@ -133,7 +133,6 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
         pairs
             .iter_mut()
             .for_each(|pair| *pair = [pair[1], turned(pair[0])]);
-        self
     }
 }
 

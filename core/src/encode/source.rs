@@ -125,7 +125,8 @@ impl<'t, T: Target> Source<'t, T> {
 
     /// The same where it is: it is large.
     pub(crate) fn show(&mut self, waits: Waits) {
-        if !matches!(self.kind, Kind::Block | Kind::Mutex) || waits == Waits::All {
+        let is_filtered = matches!(self.kind, Kind::Block | Kind::Mutex) && waits != Waits::All;
+        if !is_filtered || !T::Symbols::HAVE_NAMES {
             return;
         }
         let mut used = Used::marked(&self.stacks, |words| self.target.scratch(words));
@@ -150,7 +151,7 @@ impl<'t, T: Target> Source<'t, T> {
                 *difference = Some((snapshot.into_difference(rows), Snapshot::values));
             }
             (Records::Census(census, _), Before::Census(before)) => {
-                *census = census.since(&before, self.target)?;
+                census.subtract(&before, self.target)?;
             }
             _ => return None,
         }
