@@ -371,7 +371,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     ) -> State<'t, T> {
         let mut head = Head::new(Status::OK, BINARY);
         head.attachment = Some((source.kind.name(), is_delta));
-        let encoded = self.target.encode(ProfileEncoder::new(source));
+        let encoded = self.target.encode(encoder(source));
         head.date = self.target.date();
         let content = Content::Profile(encoded);
         State::Sending(Sending::new(head, content, self.reply, session))
@@ -381,6 +381,12 @@ impl<'t, T: Target> Exchange<'t, T> {
         head.date = self.target.date();
         State::Sending(Sending::new(head, content, self.reply, None))
     }
+}
+
+/// Not in who calls it, where it would be made somewhere else first, and copied in two pieces.
+#[inline(never)]
+fn encoder<'t, T: Target>(source: Source<'t, T>) -> ProfileEncoder<'t, T> {
+    ProfileEncoder::new(source)
 }
 
 /// An integer above zero.
