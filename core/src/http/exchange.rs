@@ -228,7 +228,7 @@ impl<'t, T: Target> Exchange<'t, T> {
                 let text = "seconds and debug params are incompatible\n";
                 return self.error(Status::BAD_REQUEST, text);
             }
-            return self.start_difference(kind, seconds, waits);
+            return self.wait(kind, seconds, waits, None);
         }
         if debug != 0 && !T::TEXTS {
             let text = "this program has no texts: ask without debug\n";
@@ -280,13 +280,7 @@ impl<'t, T: Target> Exchange<'t, T> {
                 return self.error(Status::INTERNAL_SERVER_ERROR, text);
             }
         };
-        let before = Before::now(self.target, Kind::Cpu);
-        if before.is_none()
-            && let Some(rows) = self.target.profiles().cpu
-        {
-            rows.clear();
-        }
-        self.wait(Kind::Cpu, seconds, Waits::All, before, Some(session))
+        self.wait(Kind::Cpu, seconds, Waits::All, Some(session))
     }
 
     /// An execution trace, which begins at once.
@@ -331,23 +325,24 @@ impl<'t, T: Target> Exchange<'t, T> {
         self.send(head, Content::Trace(trace))
     }
 
-    #[inline(never)]
-    fn start_difference(&self, kind: Kind, seconds: u64, waits: Waits) -> State<'t, T> {
-        let Some(before) = Before::now(self.target, kind) else {
-            return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
-        };
-        self.wait(kind, seconds, waits, Some(before), None)
-    }
-
+    /// Begins what ends in some seconds: CPU sampling (`session`), or a difference.
     #[inline(never)]
     fn wait(
         &self,
         kind: Kind,
         seconds: u64,
         waits: Waits,
-        before: Option<Before<T::Scratch>>,
         session: Option<CpuSession<'t, T>>,
     ) -> State<'t, T> {
+        let before = Before::now(self.target, kind);
+        if before.is_none() {
+            if session.is_none() {
+                return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
+            }
+            if let Some(rows) = self.target.profiles().cpu {
+                rows.clear();
+            }
+        }
         State::Waiting {
             until: self.now + Duration::from_secs(seconds),
             job: Job {

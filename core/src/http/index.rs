@@ -74,12 +74,12 @@ impl Entry {
     /// The endpoint with this number among those that there are.
     pub(super) fn of<T: Target>(target: &T, number: usize) -> Option<Self> {
         let profiles = target.profiles();
-        let is_kept = |entry: &Self| match entry {
+        let is_kept = |entry: &&Self| match entry {
             Self::Profile(kind) => profiles.keeps(*kind),
             Self::Trace => target.trace().is_some(),
             Self::CommandLine | Self::Symbol => true,
         };
-        ENTRIES.into_iter().filter(is_kept).nth(number)
+        ENTRIES.iter().filter(is_kept).nth(number).copied()
     }
 
     pub(super) const fn name(self) -> &'static str {

@@ -99,7 +99,11 @@ impl Head {
             field(out, "Date: ", date);
         }
         match self.framing {
-            Framing::Length(length) => out.numbers("Content-Length: $\r\n", &[length]),
+            Framing::Length(length) => {
+                out.text("Content-Length: ");
+                out.decimal(length);
+                out.text("\r\n");
+            }
             Framing::Chunked => out.text("Transfer-Encoding: chunked\r\n"),
             Framing::None | Framing::UntilClose => {}
         }

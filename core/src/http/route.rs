@@ -61,9 +61,9 @@ impl<'p> Route<'p> {
             Some(b"symbol") => Self::Symbol,
             Some(b"trace") if is_traced => Self::Trace,
             Some(name) => {
-                let mut kinds = Kind::ALL.into_iter();
-                let kind = kinds.find(|&kind| kind.name().as_bytes() == name && is_kept(kind));
-                kind.map_or(Self::Unknown, Self::Profile)
+                let mut kinds = Kind::ALL.iter();
+                let kind = kinds.find(|kind| kind.name().as_bytes() == name && is_kept(**kind));
+                kind.map_or(Self::Unknown, |&kind| Self::Profile(kind))
             }
             None if PREFIX.as_bytes().strip_suffix(b"/") == Some(path) => {
                 Self::Redirect(PREFIX.as_bytes())

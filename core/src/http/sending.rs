@@ -224,16 +224,9 @@ impl<'t, T: Target> Sending<'t, T> {
             self.is_complete = true;
             return copy(b"0\r\n\r\n", out);
         }
-        let digit = |shift: u32| {
-            b"0123456789abcdef"
-                .get(n >> shift & 15)
-                .copied()
-                .unwrap_or(b'0')
-        };
-        copy(
-            &[digit(12), digit(8), digit(4), digit(0), b'\r', b'\n'],
-            out,
-        );
+        let mut frame = Window::new(out);
+        frame.hex_digits(n, 4);
+        frame.text("\r\n");
         copy(b"\r\n", out.get_mut(6 + n..).unwrap_or_default());
         n + CHUNK_FRAME
     }
