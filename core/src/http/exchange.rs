@@ -113,6 +113,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     pub(super) fn plain_error(&self, status: Status, text: &'static str) -> State<'t, T> {
         #[cfg(feature = "defmt")]
         defmt::debug!("picoprof: answered {} {}", status, text);
+        let text = if T::TEXTS { text } else { status.text() };
         self.send(Head::new(status, TEXT), Content::bytes(text.as_bytes()))
     }
 
@@ -123,6 +124,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         defmt::debug!("picoprof: answered {} {}", status, text);
         let mut head = Head::new(status, TEXT);
         head.is_pprof_error = true;
+        let text = if T::TEXTS { text } else { status.text() };
         self.send(head, Content::bytes(text.as_bytes()))
     }
 

@@ -39,6 +39,11 @@ pub(super) enum Framing {
 pub(super) struct Status(&'static str);
 
 impl Status {
+    /// The code and its phrase.
+    pub(super) const fn text(self) -> &'static str {
+        self.0
+    }
+
     pub(super) const OK: Self = Self("200 OK");
     pub(super) const TEMPORARY_REDIRECT: Self = Self("307 Temporary Redirect");
     pub(super) const BAD_REQUEST: Self = Self("400 Bad Request");
