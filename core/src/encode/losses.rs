@@ -49,15 +49,18 @@ impl Losses {
         let is_tasks = matches!(kind, Kind::Goroutine | Kind::GoroutineLeak);
         let untracked = profiles.heap.map_or(0, |heap| heap.untracked());
         let unseen = profiles.tasks.map_or(0, |tasks| tasks.lost());
-        let any = samples != 0;
-        let mut lines = u8::from(any);
-        lines |= u8::from(any && has_lost_stacks && locations != 0) << 1;
-        lines |= u8::from(any && has_lost_stacks && calls != 0) << 2;
-        lines |= u8::from(any && is_full && !is_heap) << 3;
-        lines |= u8::from(any && is_full && is_heap) << 4;
-        lines |= u8::from(is_heap && untracked != 0) << 5;
-        lines |= u8::from(is_tasks && unseen != 0) << 6;
-        lines |= u8::from(is_cut) << 7;
+        let line = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
+        let mut lines = 0;
+        if samples != 0 {
+            lines = 1;
+            if has_lost_stacks {
+                lines |= line(1 << 1, locations != 0) | line(1 << 2, calls != 0);
+            }
+            lines |= line(if is_heap { 1 << 4 } else { 1 << 3 }, is_full);
+        }
+        lines |= line(1 << 5, is_heap && untracked != 0);
+        lines |= line(1 << 6, is_tasks && unseen != 0);
+        lines |= line(1 << 7, is_cut);
         Self {
             kind,
             samples,
