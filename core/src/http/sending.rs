@@ -130,7 +130,7 @@ impl<'t, T: Target> Sending<'t, T> {
     }
 
     /// Whether it shows what happens meanwhile: that ends if the client goes.
-    pub(super) const fn is_recording(&self) -> bool {
+    pub(super) fn is_recording(&self) -> bool {
         matches!(&self.content, Content::Trace(trace) if trace.is_recording())
     }
 

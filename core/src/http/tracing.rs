@@ -19,6 +19,7 @@ const NANOS: u64 = 1_000_000_000;
 
 /// A trace that goes out while it is recorded, or what the flight recorder has.
 pub(super) struct Tracing<'t, T: Target> {
+    target: &'t T,
     encoder: TraceEncoder<'t, T>,
     /// The pointer is made where a trace begins, so that a program that takes none is without what encodes it.
     encode: Encode<'t, T>,
@@ -42,6 +43,7 @@ impl<'t, T: Target> Tracing<'t, T> {
         duration: Duration,
     ) -> Result<Self, TraceError> {
         Ok(Self {
+            target,
             encoder: TraceEncoder::new(target, span)?,
             encode: TraceEncoder::fill,
             until: now + duration,
@@ -52,12 +54,12 @@ impl<'t, T: Target> Tracing<'t, T> {
     }
 
     /// Whether it is of what happens meanwhile: that ends if the client goes.
-    pub(super) const fn is_recording(&self) -> bool {
-        self.is_recording
+    pub(super) fn is_recording(&self) -> bool {
+        self.is_possible() && self.is_recording
     }
 
     pub(super) fn fill(&mut self, now: Instant, out: &mut [u8]) -> usize {
-        if self.is_done || now < self.next {
+        if !self.is_possible() || self.is_done || now < self.next {
             return 0;
         }
         let is_over = now >= self.until;
@@ -77,12 +79,18 @@ impl<'t, T: Target> Tracing<'t, T> {
 
     /// Until when there's nothing to be sent; `None` at the end.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        (!self.is_done).then_some(self.next)
+        (self.is_possible() && !self.is_done).then_some(self.next)
     }
 
     /// Until when it is recorded; `None` if that's over.
     pub(super) fn ends_at(&self, now: Instant) -> Option<Instant> {
-        (now < self.until).then_some(self.until)
+        (self.is_possible() && now < self.until).then_some(self.until)
+    }
+
+    /// Always, as there is one. The compiler knows of a program that takes none, which so is without all this.
+    #[inline]
+    fn is_possible(&self) -> bool {
+        self.target.trace().is_some()
     }
 }
 
