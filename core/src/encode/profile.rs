@@ -124,7 +124,10 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             losses: Losses::none(source.kind),
             ids: [0; IDS],
             used: Used::numbered(&source.stacks, |words| source.target.scratch(words)),
-            label_strings: LabelStrings::new(source.labels, |words| source.target.scratch(words)),
+            label_strings: LabelStrings::new(
+                source.labels.filter(|_| source.may_have_labels()),
+                |words| source.target.scratch(words),
+            ),
             label_string: TextId::EMPTY,
             location: LocationId::new(0),
             symbols: None,
@@ -152,7 +155,9 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
                 if record.stack == StackId::LOST {
                     self.lost += record.counted[0];
                 }
-                self.label_strings.insert(record.labels);
+                if self.source.may_have_labels() {
+                    self.label_strings.insert(record.labels);
+                }
                 (self.sample).load(&self.source, frames, locations_len, &record);
                 return true;
             }
@@ -201,6 +206,9 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
     }
 
     fn find_label_string(&mut self) -> bool {
+        if !self.source.may_have_labels() {
+            return false;
+        }
         let number = self.cursor.index as u32 + 1;
         self.label_string = self.label_strings.text(number);
         number <= self.label_strings.count()
@@ -232,7 +240,12 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
 
     /// The number of the first comment's string.
     fn first_comment_string(&self) -> u32 {
-        self.strings().count() + self.label_strings.count()
+        let labels = if self.source.may_have_labels() {
+            self.label_strings.count()
+        } else {
+            0
+        };
+        self.strings().count() + labels
     }
 
     /// The number of the symbols' first string.
@@ -305,10 +318,12 @@ impl<'t, T: Target> ProfileEncoder<'t, T> {
             Some(index) => first + index,
             None => OwnStrings::LABEL_EMPTY,
         };
-        (self.label_strings).for_each_pair(self.sample.labels, &mut |key, value| {
-            let label = [string(key).into(), string(value).into()];
-            integers(sink, tag::SAMPLE_LABEL, &label);
-        });
+        if self.source.may_have_labels() {
+            (self.label_strings).for_each_pair(self.sample.labels, &mut |key, value| {
+                let label = [string(key).into(), string(value).into()];
+                integers(sink, tag::SAMPLE_LABEL, &label);
+            });
+        }
         if let Some(size) = self.sample.scaled.object_size {
             // As in Go the number has no unit.
             let label = [OwnStrings::LABEL_BYTES.into(), 0, size];
@@ -437,7 +452,8 @@ impl<T: Target> Records for ProfileEncoder<'_, T> {
             }
             Section::OwnStrings => self.render_own_string(sink),
             Section::LabelStrings => {
-                let text = (self.source.labels).map(|labels| labels.text(self.label_string));
+                let labels = self.source.labels.filter(|_| self.source.may_have_labels());
+                let text = labels.map(|labels| labels.text(self.label_string));
                 let text = text.as_ref().map_or(&b""[..], Text::as_bytes);
                 bytes(sink, tag::PROFILE_STRING_TABLE, text);
             }

@@ -158,6 +158,13 @@ impl<'t, T: Target> Source<'t, T> {
         Some(())
     }
 
+    /// Whether there can be labels. Of a small program the compiler knows, which it does not of `labels`, and leaves out what
+    /// is for them.
+    #[inline(always)]
+    pub(crate) fn may_have_labels(&self) -> bool {
+        cfg!(target_pointer_width = "64") || self.target.profiles().labels.is_some()
+    }
+
     /// One more than the highest number of a record.
     pub(crate) fn extent(&self) -> usize {
         match &self.records {
