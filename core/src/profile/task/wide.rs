@@ -26,11 +26,11 @@ impl Wide {
 
     #[inline]
     pub(super) fn load(&self) -> u64 {
-        let words = self.words.each_ref();
-        let words = words.map(|word| word.load(Ordering::Acquire) as u64);
-        // Never by an amount that is not known, which takes 32-bit machines long.
-        let above = |high: u64, &low: &u64| high.unbounded_shl(usize::BITS) | low;
-        words.iter().rev().fold(0, above)
+        // Two words at the most, and no loop: it is read in many places.
+        let [low, above @ ..] = &self.words;
+        let load = |word: &AtomicUsize| word.load(Ordering::Acquire) as u64;
+        let high = above.first().map_or(0, load);
+        high.unbounded_shl(usize::BITS) | load(low)
     }
 
     #[inline]
