@@ -34,6 +34,10 @@ pub trait Target {
     /// with 501, the index page is a list of links, and all else is the same: `go tool pprof` asks for no texts.
     const TEXTS: bool = true;
 
+    /// Whether [`function_name`](Self::function_name) knows any. False leaves out of a program what reads the addresses that
+    /// `symbol` is asked for: the answer is the same without.
+    const FUNCTION_NAMES: bool = true;
+
     /// The tables. Where flash memory is small, answer a `static`: what copies the views one by one takes as much in each
     /// place that asks, and of a `static` the compiler knows what there is.
     fn profiles(&self) -> Profiles<'_>;

@@ -46,6 +46,7 @@ impl<const TEXTS: bool> Target for Firmware<TEXTS> {
     type Threads = [Thread; 0];
 
     const TEXTS: bool = TEXTS;
+    const FUNCTION_NAMES: bool = TEXTS;
 
     fn profiles(&self) -> Profiles<'_> {
         PROFILES

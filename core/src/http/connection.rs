@@ -213,7 +213,13 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                     .exchange(now, Reply::to(&request))
                     .start(&request, &self.input);
                 self.state = step.state;
-                self.consume(step.head, step.kept);
+                // Only the names of functions are asked for in what may be kept.
+                let kept = if T::FUNCTION_NAMES {
+                    step.kept
+                } else {
+                    0..0
+                };
+                self.consume(step.head, kept);
                 return None;
             }
             Ok(None) if self.input.is_full() => {

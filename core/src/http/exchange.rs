@@ -14,7 +14,7 @@ use super::response::{BINARY, HTML, Head, Status, TEXT};
 use super::route::{Path, Route};
 use super::sending::{Content, Sending};
 use super::state::{State, Step};
-use super::symbol::SymbolBody;
+use super::symbol::{self, SymbolBody};
 use super::tracing::{self, Tracing};
 use crate::encode::dump::DumpEncoder;
 use crate::encode::profile::ProfileEncoder;
@@ -61,7 +61,7 @@ impl<'t, T: Target> Exchange<'t, T> {
             (Route::Symbol, Method::Post) => return self.symbol_post(request),
             (Route::Symbol, Method::Get | Method::Head) => {
                 // The query stays in the input, to be read like a body. An empty one need not lie in there.
-                if !request.query.is_empty() {
+                if T::FUNCTION_NAMES && !request.query.is_empty() {
                     let offset = request.query.as_ptr().addr() - input.as_ptr().addr();
                     kept = offset..offset + request.query.len();
                 }
@@ -169,7 +169,12 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// The names for addresses in the next `length` bytes of the input.
     #[inline(never)]
     fn symbols(&self, length: u64) -> State<'t, T> {
-        self.page(TEXT, Content::Symbol(SymbolBody::new(self.target, length)))
+        let body = if T::FUNCTION_NAMES {
+            Content::Symbol(SymbolBody::new(self.target, length))
+        } else {
+            Content::bytes(symbol::FIRST_LINE.as_bytes())
+        };
+        self.page(TEXT, body)
     }
 
     #[inline(never)]
@@ -185,6 +190,8 @@ impl<'t, T: Target> Exchange<'t, T> {
             BodyLength::Unknown => None,
         };
         let state = match length {
+            // There's nothing to look for in it.
+            Some(length) if !T::FUNCTION_NAMES => self.symbols(length),
             Some(length) => {
                 // The whole body is read for the answer: nothing of it is left to throw away.
                 let reply = Reply {

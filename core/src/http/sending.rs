@@ -114,6 +114,7 @@ impl<'t, T: Target> Sending<'t, T> {
     /// Takes of the request's body what the content can use now; answers how many bytes.
     pub(super) fn feed(&mut self, input: &[u8]) -> usize {
         let taken = match &mut self.content {
+            _ if !T::FUNCTION_NAMES => 0,
             Content::Symbol(body) if self.reply.is_head => body.skip(input),
             Content::Symbol(body) => body.feed(input),
             _ => 0,
@@ -163,7 +164,7 @@ impl<'t, T: Target> Sending<'t, T> {
     }
 
     fn wants_input(&self) -> bool {
-        matches!(&self.content, Content::Symbol(body) if body.wants_input())
+        T::FUNCTION_NAMES && matches!(&self.content, Content::Symbol(body) if body.wants_input())
     }
 
     /// Until when there's nothing to be sent of a body that is not at its end.
@@ -248,14 +249,18 @@ impl<T: Target> Content<'_, T> {
                 n
             }
             Self::Profile(profile) => profile.fill(out),
-            Self::Symbol(body) => body.fill(out),
+            Self::Symbol(body) if T::FUNCTION_NAMES => body.fill(out),
             Self::Trace(trace) => trace.fill(now, out),
             Self::Listing(page) if !T::TEXTS => page.fill(out),
             Self::Index(page) if T::TEXTS => page.fill(out),
             Self::Text(text) if T::TEXTS => text.fill(out),
             Self::Dump(dump) if T::TEXTS => dump.fill(out),
             // A target has no others: the conditions are there so that a program is without what fills them.
-            Self::Listing(_) | Self::Index(_) | Self::Text(_) | Self::Dump(_) => 0,
+            Self::Symbol(_)
+            | Self::Listing(_)
+            | Self::Index(_)
+            | Self::Text(_)
+            | Self::Dump(_) => 0,
         }
     }
 }

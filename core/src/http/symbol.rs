@@ -18,6 +18,9 @@ const MAX_WORD: usize = 32;
 /// Addresses that are looked up together.
 const BATCH: usize = 64;
 
+/// Readers only look whether it is zero.
+pub(super) const FIRST_LINE: &str = "num_symbols: 1\n";
+
 /// The answer to a list of addresses that is still coming in.
 #[derive(Debug)]
 pub(super) struct SymbolBody<'t, T> {
@@ -131,8 +134,7 @@ impl<T: Target> Records for SymbolBody<'_, T> {
 
     fn render(&self, window: &mut Window<'_>) {
         if self.cursor.index == 0 {
-            // Readers only look whether it is zero.
-            window.text("num_symbols: 1\n");
+            window.text(FIRST_LINE);
         } else {
             window.hex(self.line);
             window.byte(b' ');
