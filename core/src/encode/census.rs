@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::goroutines::{Goroutine, Goroutines};
+use super::goroutines::Goroutines;
 use super::pairs::{self, Pairs};
 use crate::profile::Kind;
 use crate::profile::buckets::Values;
@@ -65,8 +65,8 @@ impl<'t, T: Target> Census<'t, T> {
                 Some((stack_of(key), labels_of(key), values))
             }
             Self::Each(goroutines) => {
-                let goroutine = goroutines.get(index)?;
-                Some((goroutine.stack(), goroutine.labels(), [1, 0, 0, 0]))
+                let (stack, labels) = goroutines.place(index)?;
+                Some((stack, labels, [1, 0, 0, 0]))
             }
         }
     }
@@ -87,8 +87,9 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
         let count = goroutines.len();
         // Some may come while the others are counted, and one pair is for those that have no room all the same.
         let mut pairs = Pairs::with_room(count.saturating_add(count / 16 + 2), scratch)?;
-        for goroutine in goroutines.iter() {
-            if !pairs.push([key_of(&goroutine), 1])
+        let places = 0..goroutines.extent();
+        for (stack, labels) in places.filter_map(|index| goroutines.place(index)) {
+            if !pairs.push([key(stack, labels), 1])
                 && let Some(last) = pairs.as_mut_slice().last_mut()
             {
                 let lost = key(StackId::LOST, LabelSetId::EMPTY);
@@ -134,11 +135,6 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Counted<S> {
             .iter_mut()
             .for_each(|pair| *pair = [pair[1], turned(pair[0])]);
     }
-}
-
-#[inline]
-fn key_of(goroutine: &Goroutine) -> u64 {
-    key(goroutine.stack(), goroutine.labels())
 }
 
 #[inline]

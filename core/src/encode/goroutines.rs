@@ -60,6 +60,20 @@ impl<'t, T: Target> Goroutines<'t, T> {
         }
     }
 
+    /// Where the one with this number is, and its labels, if there's one now.
+    pub(crate) fn place(&self, index: usize) -> Option<(StackId, LabelSetId)> {
+        let threads = self.threads();
+        if let Some(thread) = threads.get(index) {
+            return Some((known(thread.stack), thread.labels));
+        }
+        match self.tasks?.whereabouts(index - threads.len()) {
+            Some(task) if !self.leaked_only || task.is_leaked => {
+                Some((known(task.stack), task.labels))
+            }
+            _ => None,
+        }
+    }
+
     /// All that there are now.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Goroutine> {
         (0..self.extent()).filter_map(|index| self.get(index))
@@ -102,15 +116,11 @@ impl Goroutine {
     /// Where it is: a task that was not polled yet is where it was spawned.
     #[inline]
     pub(crate) fn stack(&self) -> StackId {
-        let stack = match self {
+        known(match self {
             Self::Thread(thread) => thread.stack,
             Self::Task(task) if task.awaits_at == StackId::EMPTY => task.spawned_at,
             Self::Task(task) => task.awaits_at,
-        };
-        if stack == StackId::EMPTY {
-            return StackId::UNAVAILABLE;
-        }
-        stack
+        })
     }
 
     #[inline]
@@ -119,6 +129,16 @@ impl Goroutine {
             Self::Thread(thread) => thread.labels,
             Self::Task(task) => task.labels,
         }
+    }
+}
+
+/// A stack that is shown: no goroutine is without one.
+#[inline]
+fn known(stack: StackId) -> StackId {
+    if stack == StackId::EMPTY {
+        StackId::UNAVAILABLE
+    } else {
+        stack
     }
 }
 

@@ -70,7 +70,7 @@ impl<const N: usize> TaskPool<N> {
             slots: &self.slots,
             taken: &self.taken,
             shared: &self.shared,
-            snapshot: Slot::task,
+            observe: Slot::observe,
         }
     }
 }
@@ -108,8 +108,20 @@ pub struct Tasks<'a> {
     slots: &'a [Slot],
     taken: &'a [AtomicUsize],
     shared: &'a Shared,
-    /// As the view of a pool has it, so that a program without a pool is without this code.
-    snapshot: fn(&Slot) -> Option<Task>,
+    /// [`Slot::observe`], as the view of a pool has it, so that a program without a pool is without this code.
+    observe: fn(&Slot, &mut Read<'_>) -> Option<&'static str>,
+}
+
+/// Reads what is to be known of a slot's task, given its flags and how many times it was polled.
+type Read<'a> = dyn FnMut(Flags, u64) + 'a;
+
+/// Where a task is, at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whereabouts {
+    /// Where it was spawned, if it was not polled yet.
+    pub(crate) stack: StackId,
+    pub(crate) labels: LabelSetId,
+    pub(crate) is_leaked: bool,
 }
 
 impl<'a> Tasks<'a> {
@@ -143,11 +155,41 @@ impl<'a> Tasks<'a> {
     /// it can be read, is given as it was at about the same moment; a slot that changes its tasks that fast, as empty.
     #[must_use]
     pub fn get(&self, slot: usize) -> Option<Task> {
+        let slot = self.slot(slot)?;
+        let mut task = None;
+        let name = (self.observe)(slot, &mut |flags, polls| {
+            task = Some(slot.read(flags, polls));
+        });
+        Some(Task {
+            name: name?,
+            ..task?
+        })
+    }
+
+    /// The same, of which only so much is read.
+    pub(crate) fn whereabouts(&self, slot: usize) -> Option<Whereabouts> {
+        let slot = self.slot(slot)?;
+        let mut found = None;
+        (self.observe)(slot, &mut |flags, _| {
+            found = Some(Whereabouts {
+                stack: match slot.awaits_at() {
+                    StackId::EMPTY => load_stack(&slot.spawned_at),
+                    stack => stack,
+                },
+                labels: slot.labels(),
+                is_leaked: flags.is_leaked(),
+            });
+        })?;
+        found
+    }
+
+    /// The slot with this number, if it is taken.
+    fn slot(&self, slot: usize) -> Option<&'a Slot> {
         let (word, bit) = place(slot);
         if self.taken.get(word)?.load(Ordering::Acquire) & bit == 0 {
             return None;
         }
-        (self.snapshot)(self.slots.get(slot)?)
+        self.slots.get(slot)
     }
 
     /// The task that a trace calls so.
@@ -465,9 +507,10 @@ impl Slot {
         self.id() as u32
     }
 
-    /// The task in it, if there's one.
-    fn task(&self) -> Option<Task> {
-        let mut task = None;
+    /// Lets `read` read what is to be known of the task in it, if need be again; the last time counts. Answers the task's
+    /// name, and `None` if there's no task.
+    fn observe(&self, read: &mut Read<'_>) -> Option<&'static str> {
+        let mut name = None;
         for _ in 0..TRIES {
             // A poll sets a flag, counts itself, writes, and clears the flag; a wake-up does as much. So, whatever was
             // written between these two looks at the count and the flags, one of them has changed.
@@ -476,20 +519,15 @@ impl Slot {
             if !flags.is_alive() {
                 return None;
             }
-            task = None;
-            let name = (self.name).read(|| task = Some(self.read(flags, polls)));
+            name = self.name.read(|| read(flags, polls));
             let is_whole = flags.is_same_but_clones(self.state.load())
                 && !flags.is_being_woken()
                 && self.polls.load() == polls;
-            match (&mut task, name) {
-                (Some(task), Some(name)) => task.name = name,
-                _ => task = None,
-            }
-            if task.is_some() && is_whole {
+            if name.is_some() && is_whole {
                 break;
             }
         }
-        task
+        name
     }
 
     /// All but the name.

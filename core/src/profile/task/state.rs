@@ -331,6 +331,11 @@ impl Flags {
         self.0 & NESTED != 0
     }
 
+    /// Whether nothing can wake it any more: [`Task::is_leaked`](super::Task::is_leaked).
+    pub(super) fn is_leaked(self) -> bool {
+        self.state() == super::State::Pending && self.clones() == 0 && !self.is_nested()
+    }
+
     pub(super) const fn clones(self) -> usize {
         self.0 / CLONE
     }
