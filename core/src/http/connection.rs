@@ -214,11 +214,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                     .start(&request, &self.input);
                 self.state = step.state;
                 // Only the names of functions are asked for in what may be kept.
-                let kept = if T::FUNCTION_NAMES {
-                    step.kept
-                } else {
-                    0..0
-                };
+                let kept = if T::FUNCTION_NAMES { step.kept } else { 0..0 };
                 self.consume(step.head, kept);
                 return None;
             }

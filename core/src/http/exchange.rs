@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use heapless::Vec;
 
+use super::entry::Entry;
 use super::index::IndexPage;
 use super::job::{CpuSession, Job, Reply};
 use super::listing::Listing;
@@ -21,7 +22,7 @@ use crate::encode::profile::ProfileEncoder;
 use crate::encode::source::{Before, Source, Waits};
 use crate::encode::text::TextEncoder;
 use crate::encode::trace::{Span, TraceError};
-use crate::profile::{Kind, Profiles};
+use crate::profile::Kind;
 use crate::target::{StartError, Target};
 use crate::time::Instant;
 
@@ -42,11 +43,9 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// Begins the answer to `request`, whose head is at the front of `input`.
     #[inline(never)]
     pub(super) fn start(&self, request: &Request<'_>, input: &[u8]) -> Step<'t, T> {
-        let profiles: Profiles<'t> = self.target.profiles();
         let is_traced = self.target.trace().is_some();
         let mut clean = Path::new();
-        let is_kept = |kind| profiles.keeps(kind);
-        let route = Route::of(request.path, &mut clean, is_kept, is_traced);
+        let route = Route::of(request.path, &mut clean, Entry::of(self.target));
         let is_allowed = request
             .host
             .is_none_or(|host| self.target.is_host_allowed(host));
@@ -58,8 +57,8 @@ impl<'t, T: Target> Exchange<'t, T> {
                 let text = "requests for this Host are not served here: see allow_host\n";
                 self.plain_error(Status::FORBIDDEN, text)
             }
-            (Route::Symbol, Method::Post) => return self.symbol_post(request),
-            (Route::Symbol, Method::Get | Method::Head) => {
+            (Route::Entry(Entry::Symbol), Method::Post) => return self.symbol_post(request),
+            (Route::Entry(Entry::Symbol), Method::Get | Method::Head) => {
                 // The query stays in the input, to be read like a body. An empty one need not lie in there.
                 if T::FUNCTION_NAMES && !request.query.is_empty() {
                     let offset = request.query.as_ptr().addr() - input.as_ptr().addr();
@@ -70,12 +69,14 @@ impl<'t, T: Target> Exchange<'t, T> {
             (Route::NotFound, _) => self.plain_error(Status::NOT_FOUND, "404 page not found\n"),
             (route, Method::Post | Method::Other) => self.not_allowed(&route),
             (Route::Index, _) => self.index(),
-            (Route::CommandLine, _) => self.command_line(),
-            (Route::Profile(kind), _) => self.profile(kind, request),
+            (Route::Entry(Entry::CommandLine), _) => self.command_line(),
+            (Route::Entry(Entry::Profile(kind)), _) => self.profile(kind, request),
             // Said again, so that a program without traces is without this.
-            (Route::Trace, _) if is_traced => self.trace(request),
+            (Route::Entry(Entry::Trace), _) if is_traced => self.trace(request),
             (Route::Redirect(path), _) => self.redirect(path, request.query),
-            (Route::Trace | Route::Unknown, _) => self.error(Status::NOT_FOUND, "Unknown profile\n"),
+            (Route::Entry(Entry::Trace) | Route::Unknown, _) => {
+                self.error(Status::NOT_FOUND, "Unknown profile\n")
+            }
         };
         Step {
             state,
@@ -132,7 +133,7 @@ impl<'t, T: Target> Exchange<'t, T> {
     fn not_allowed(&self, route: &Route<'_>) -> State<'t, T> {
         let mut head = Head::new(Status::METHOD_NOT_ALLOWED, TEXT);
         head.allow = Some(match route {
-            Route::Symbol => "GET, HEAD, POST",
+            Route::Entry(Entry::Symbol) => "GET, HEAD, POST",
             _ => "GET, HEAD",
         });
         self.send(head, Content::bytes(b"Method Not Allowed\n"))

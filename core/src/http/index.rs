@@ -6,6 +6,7 @@ use core::fmt::{self, Write};
 
 use heapless::String;
 
+use super::entry::Entry;
 use crate::encode::Body;
 use crate::encode::losses::Losses;
 use crate::encode::records::{self, Cursor, Records};
@@ -46,51 +47,7 @@ enum Section {
     Done,
 }
 
-/// A row's endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    Profile(Kind),
-    CommandLine,
-    Symbol,
-    Trace,
-}
-
-/// By name.
-const ENTRIES: [Entry; 11] = [
-    Entry::Profile(Kind::Allocs),
-    Entry::Profile(Kind::Block),
-    Entry::CommandLine,
-    Entry::Profile(Kind::Goroutine),
-    Entry::Profile(Kind::GoroutineLeak),
-    Entry::Profile(Kind::Heap),
-    Entry::Profile(Kind::Mutex),
-    Entry::Profile(Kind::Cpu),
-    Entry::Symbol,
-    Entry::Profile(Kind::ThreadCreate),
-    Entry::Trace,
-];
-
 impl Entry {
-    /// The endpoint with this number among those that there are.
-    pub(super) fn of<T: Target>(target: &T, number: usize) -> Option<Self> {
-        let profiles = target.profiles();
-        let is_kept = |entry: &&Self| match entry {
-            Self::Profile(kind) => profiles.keeps(*kind),
-            Self::Trace => target.trace().is_some(),
-            Self::CommandLine | Self::Symbol => true,
-        };
-        ENTRIES.iter().filter(is_kept).nth(number).copied()
-    }
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Profile(kind) => kind.name(),
-            Self::CommandLine => "cmdline",
-            Self::Symbol => "symbol",
-            Self::Trace => "trace",
-        }
-    }
-
     /// What the link asks for: text where there is one.
     const fn query(self) -> &'static str {
         match self {
@@ -150,7 +107,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
     }
 
     fn find_row(&mut self) -> bool {
-        let Some(entry) = Entry::of(self.target, self.cursor.index) else {
+        let Some(entry) = Entry::of(self.target).nth(self.cursor.index) else {
             return false;
         };
         let profiles = self.target.profiles();
@@ -179,7 +136,7 @@ impl<'t, T: Target> IndexPage<'t, T> {
     }
 
     fn render_row(&self, out: &mut Window<'_>) {
-        let Some(entry) = Entry::of(self.target, self.cursor.index) else {
+        let Some(entry) = Entry::of(self.target).nth(self.cursor.index) else {
             return;
         };
         out.numbers("<tr><td>$</td><td><a href=\"", &[self.count]);

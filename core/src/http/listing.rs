@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::index::Entry;
+use super::entry::Entry;
 use crate::encode::Body;
 use crate::encode::losses::Losses;
 use crate::encode::records::{self, Cursor, Records};
@@ -38,7 +38,7 @@ impl<T: Target> Records for Listing<'_, T> {
     }
 
     fn find(&mut self) -> bool {
-        let Some(entry) = Entry::of(self.target, self.cursor.index) else {
+        let Some(entry) = Entry::of(self.target).nth(self.cursor.index) else {
             return false;
         };
         self.entry = entry;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod entry;
 mod exchange;
 mod index;
 mod job;

@@ -4,8 +4,8 @@
 
 use heapless::Vec;
 
+use super::entry::Entry;
 use super::request::percent_decode;
-use crate::profile::Kind;
 
 /// Where the endpoints are.
 pub(super) const PREFIX: &str = "/debug/pprof/";
@@ -20,10 +20,7 @@ pub(super) type Path = Vec<u8, MAX_PATH>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'p> {
     Index,
-    Profile(Kind),
-    CommandLine,
-    Symbol,
-    Trace,
+    Entry(Entry),
     /// The clean form of the path.
     Redirect(&'p [u8]),
     /// Below the prefix, and no profile.
@@ -33,13 +30,11 @@ pub(super) enum Route<'p> {
 }
 
 impl<'p> Route<'p> {
-    /// The route of a path as it was sent, where `is_kept` tells which profiles there are, and `is_traced` whether there are
-    /// traces. `clean` is room for the clean form.
+    /// The route of a path as it was sent, to one of `entries` if it is there. `clean` is room for the clean form.
     pub(super) fn of(
         path: &[u8],
         clean: &'p mut Path,
-        is_kept: impl Fn(Kind) -> bool,
-        is_traced: bool,
+        entries: impl IntoIterator<Item = Entry>,
     ) -> Self {
         let mut decoded = Path::new();
         let Some(path) = percent_decode(path, false, &mut decoded) else {
@@ -57,13 +52,10 @@ impl<'p> Route<'p> {
         }
         match path.strip_prefix(PREFIX.as_bytes()) {
             Some(b"") => Self::Index,
-            Some(b"cmdline") => Self::CommandLine,
-            Some(b"symbol") => Self::Symbol,
-            Some(b"trace") if is_traced => Self::Trace,
             Some(name) => {
-                let mut kinds = Kind::ALL.iter();
-                let kind = kinds.find(|kind| kind.name().as_bytes() == name && is_kept(**kind));
-                kind.map_or(Self::Unknown, |&kind| Self::Profile(kind))
+                let mut entries = entries.into_iter();
+                let entry = entries.find(|entry| entry.name().as_bytes() == name);
+                entry.map_or(Self::Unknown, Self::Entry)
             }
             None if PREFIX.as_bytes().strip_suffix(b"/") == Some(path) => {
                 Self::Redirect(PREFIX.as_bytes())
@@ -112,16 +104,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::profile::Kind;
 
     /// The route's room stays for the time of the tests.
     fn route(path: &str) -> Route<'static> {
         let clean = std::boxed::Box::leak(std::boxed::Box::new(Path::new()));
-        Route::of(
-            path.as_bytes(),
-            clean,
-            |kind| kind != Kind::ThreadCreate,
-            true,
-        )
+        let entries = Entry::ALL.into_iter();
+        let entries = entries.filter(|&entry| entry != Entry::Profile(Kind::ThreadCreate));
+        Route::of(path.as_bytes(), clean, entries)
     }
 
     fn redirect(to: &str) -> Route<'_> {
@@ -137,15 +127,24 @@ mod tests {
             route("/debug/pprof/../pprof/heap"),
             redirect("/debug/pprof/heap")
         );
-        assert_eq!(route("/debug/pprof/heap"), Route::Profile(Kind::Heap));
-        assert_eq!(route("/debug/pprof/he%61p"), Route::Profile(Kind::Heap));
-        assert_eq!(route("/debug/pprof/profile"), Route::Profile(Kind::Cpu));
-        assert_eq!(route("/debug/pprof/cmdline"), Route::CommandLine);
-        assert_eq!(route("/debug/pprof/symbol"), Route::Symbol);
-        assert_eq!(route("/debug/pprof/trace"), Route::Trace);
-        let mut clean = Path::new();
-        let untraced = Route::of(b"/debug/pprof/trace", &mut clean, |_| true, false);
-        assert_eq!(untraced, Route::Unknown);
+        assert_eq!(
+            route("/debug/pprof/heap"),
+            Route::Entry(Entry::Profile(Kind::Heap))
+        );
+        assert_eq!(
+            route("/debug/pprof/he%61p"),
+            Route::Entry(Entry::Profile(Kind::Heap))
+        );
+        assert_eq!(
+            route("/debug/pprof/profile"),
+            Route::Entry(Entry::Profile(Kind::Cpu))
+        );
+        assert_eq!(
+            route("/debug/pprof/cmdline"),
+            Route::Entry(Entry::CommandLine)
+        );
+        assert_eq!(route("/debug/pprof/symbol"), Route::Entry(Entry::Symbol));
+        assert_eq!(route("/debug/pprof/trace"), Route::Entry(Entry::Trace));
         for unknown in ["heap/", "Heap", "nosuch", "cmdline/", "threadcreate", "%"] {
             let path = std::format!("/debug/pprof/{unknown}");
             assert_eq!(route(&path), Route::Unknown, "{path}");

@@ -256,11 +256,9 @@ impl<T: Target> Content<'_, T> {
             Self::Text(text) if T::TEXTS => text.fill(out),
             Self::Dump(dump) if T::TEXTS => dump.fill(out),
             // A target has no others: the conditions are there so that a program is without what fills them.
-            Self::Symbol(_)
-            | Self::Listing(_)
-            | Self::Index(_)
-            | Self::Text(_)
-            | Self::Dump(_) => 0,
+            Self::Symbol(_) | Self::Listing(_) | Self::Index(_) | Self::Text(_) | Self::Dump(_) => {
+                0
+            }
         }
     }
 }
