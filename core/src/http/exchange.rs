@@ -23,7 +23,7 @@ use crate::encode::source::{Before, Source, Waits};
 use crate::encode::text::TextEncoder;
 use crate::encode::trace::{Span, TraceError};
 use crate::profile::Kind;
-use crate::target::{StartError, Target};
+use crate::target::{StartError, Symbols, Target};
 use crate::time::Instant;
 
 /// Go's default for `profile`.
@@ -224,10 +224,12 @@ impl<'t, T: Target> Exchange<'t, T> {
         }
         let debug = integer(request, b"debug").unwrap_or(0);
         let is_set = |name: &[u8]| integer(request, name).is_some_and(|value| value > 0);
-        let waits = match (is_set(b"all"), is_set(b"idle")) {
-            (true, _) => Waits::All,
-            (false, true) => Waits::AndIdle,
-            (false, false) => Waits::Synchronization,
+        let waits = if !T::Symbols::HAVE_NAMES || is_set(b"all") {
+            Waits::All
+        } else if is_set(b"idle") {
+            Waits::AndIdle
+        } else {
+            Waits::Synchronization
         };
         if !seconds.is_empty() {
             let Some(seconds) = positive(seconds) else {

@@ -79,7 +79,10 @@ pub fn is_on() -> bool {
 
 /// A trace that is being taken, for as long as this lives: one at a time.
 #[derive(Debug)]
-pub(crate) struct Session(());
+pub(crate) struct Session {
+    /// What ends it: a pointer, so that a program that begins none is without this code.
+    end: fn(),
+}
 
 /// Records all the time, for as long as this lives, so that `trace?flight=1` has what happened last: as much as the
 /// [buffers](super::TraceBuffers) hold.
@@ -111,7 +114,9 @@ impl Session {
     /// `None` if one is being taken already.
     pub(crate) fn begin() -> Option<Self> {
         // Not made where it isn't the first, as its end would be that of the other.
-        SWITCH.begin(SESSION).then(|| Self(()))
+        SWITCH.begin(SESSION).then(|| Self {
+            end: || SWITCH.end(SESSION),
+        })
     }
 
     /// Whether there's one.
@@ -122,7 +127,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        SWITCH.end(SESSION);
+        (self.end)();
     }
 }
 
