@@ -199,12 +199,8 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
     #[inline(never)]
     fn read(&mut self, now: Instant, limit: Option<(Instant, bool)>) -> Option<Transmit> {
         // RFC 9112 2.2: an empty line or two before a request is no offence.
-        let blank = self
-            .input
-            .iter()
-            .take_while(|b| b"\r\n".contains(b))
-            .count();
-        self.consume(blank, 0..0);
+        let first = self.input.iter().position(|b| !matches!(b, b'\r' | b'\n'));
+        self.consume(first.unwrap_or(self.input.len()), 0..0);
         let exchange = self.exchange(now, Reply::LAST);
         let (status, text) = match Request::parse(&self.input) {
             Ok(Some(mut request)) => {
