@@ -354,6 +354,84 @@ impl Target for Model {
     }
 }
 
+/// A model as a program without texts for people, and without names of functions for `symbol`.
+#[derive(Debug)]
+pub struct WithoutTexts<'m>(pub &'m Model);
+
+impl Target for WithoutTexts<'_> {
+    type Scratch = Words;
+    type Symbols = ModelSymbols;
+    type Encoded<B: Body> = B;
+    type Threads = Vec<Thread>;
+
+    const TEXTS: bool = false;
+    const FUNCTION_NAMES: bool = false;
+
+    fn profiles(&self) -> Profiles<'_> {
+        self.0.profiles()
+    }
+
+    fn scratch(&self, words: usize) -> Option<Words> {
+        self.0.scratch(words)
+    }
+
+    fn symbols(&self, locations: &mut dyn Iterator<Item = (LocationId, usize)>) -> ModelSymbols {
+        self.0.symbols(locations)
+    }
+
+    fn encode<B: Body>(&self, profile: B) -> B {
+        profile
+    }
+
+    fn unix_nanos(&self) -> u64 {
+        self.0.unix_nanos()
+    }
+
+    fn command_line(&self) -> &[u8] {
+        self.0.command_line()
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        self.0.threads()
+    }
+
+    fn role_of(&self, function: &str) -> Role {
+        self.0.role_of(function)
+    }
+
+    fn trace(&self) -> Option<&dyn TraceHost> {
+        self.0.trace()
+    }
+
+    fn start_cpu(&self, hz: u32) -> Result<u64, StartError> {
+        self.0.start_cpu(hz)
+    }
+
+    fn stop_cpu(&self) {
+        self.0.stop_cpu();
+    }
+
+    fn collect(&self) {
+        self.0.collect();
+    }
+
+    fn is_host_allowed(&self, host: &[u8]) -> bool {
+        self.0.is_host_allowed(host)
+    }
+
+    fn note(&self, kind: Kind) -> &'static str {
+        self.0.note(kind)
+    }
+
+    fn drop_frames(&self, kind: Kind) -> &'static str {
+        self.0.drop_frames(kind)
+    }
+
+    fn describe(&self, _: &mut dyn fmt::Write) -> fmt::Result {
+        panic!("nobody reads it");
+    }
+}
+
 impl TraceHost for Model {
     fn buffers(&self) -> Trace<'static> {
         self.trace.get().expect("it was asked")
@@ -589,7 +667,16 @@ const LONGEST_TALK: usize = 4 << 20;
 /// If it breaks the rules of [`Connection`]: too many calls for the bytes that moved, times in the past, bytes
 /// it wants and doesn't take.
 pub fn talk<const HEAD: usize>(model: &Model, pieces: &[&[u8]], size: usize) -> Talk {
-    let mut connection = Connection::<_, HEAD>::new(model);
+    talk_to::<HEAD>(model, pieces, size)
+}
+
+/// The same with any target.
+///
+/// # Panics
+///
+/// As [`talk`].
+pub fn talk_to<const HEAD: usize>(target: &impl Target, pieces: &[&[u8]], size: usize) -> Talk {
+    let mut connection = Connection::<_, HEAD>::new(target);
     let mut pieces: Vec<&[u8]> = pieces.to_vec();
     pieces.reverse();
     let mut buffer = vec![0; size];

@@ -5,12 +5,12 @@
 
 use core::time::Duration;
 
-use picoprof::Instant;
 use picoprof::http::{Connection, Transmit};
 use picoprof::profile::Wait;
 use picoprof::stack::StackId;
+use picoprof::{Instant, Target};
 use picoprof_tests::http::{Framing, Response, parse_answers};
-use picoprof_tests::model::{CPU_PERIOD, Model, Talk, code_at, talk};
+use picoprof_tests::model::{CPU_PERIOD, Model, Talk, WithoutTexts, code_at, talk, talk_to};
 use picoprof_tests::profile::{decode, validate};
 use picoprof_tests::profile_proto::Profile;
 use proptest::prelude::*;
@@ -33,14 +33,22 @@ fn model() -> Box<Model> {
 }
 
 fn answers_to(model: &Model, bytes: &[u8], methods: &[&str]) -> Vec<Response> {
-    let talk = talk::<HEAD>(model, &[bytes], 1024);
+    answers_of(model, bytes, methods)
+}
+
+fn answers_of(target: &impl Target, bytes: &[u8], methods: &[&str]) -> Vec<Response> {
+    let talk = talk_to::<HEAD>(target, &[bytes], 1024);
     parse_answers(&talk.sent, methods).expect("HTTP")
 }
 
 /// The answer to a request for `target` that keeps the connection; and nothing else follows.
 fn answer(model: &Model, method: &str, target: &str) -> Response {
+    answer_of(model, method, target)
+}
+
+fn answer_of(program: &impl Target, method: &str, target: &str) -> Response {
     let request = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n");
-    let mut answers = answers_to(model, request.as_bytes(), &[method]);
+    let mut answers = answers_of(program, request.as_bytes(), &[method]);
     assert_eq!(answers.len(), 1);
     answers.remove(0)
 }
@@ -1143,6 +1151,178 @@ fn what_is_lost_shows_in_the_answers() {
     let profile = profile_in(&answer(&model, "GET", "/debug/pprof/threadcreate"));
     assert_eq!(profile.total("threadcreate", "picoprof._LostSample"), 4);
     assert_eq!(profile.comment.len(), 1);
+}
+
+// ---- without texts
+
+/// All is as it is with texts, but what people read.
+#[test]
+fn a_program_without_texts_answers_alike() {
+    for target in [
+        "allocs",
+        "block",
+        "block?all=1&seconds=1",
+        "cmdline",
+        "goroutine",
+        "goroutine?seconds=1",
+        "goroutineleak",
+        "heap",
+        "heap?gc=1",
+        "heap?seconds=1",
+        "mutex",
+        "mutex?idle=1",
+        "profile?seconds=1&hz=7",
+        "threadcreate",
+        "trace?seconds=1",
+        "../pprof/heap",
+    ] {
+        let target = format!("/debug/pprof/{target}");
+        for request in [
+            format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("HEAD {target} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET {target} HTTP/1.0\r\n\r\n"),
+            format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(2),
+        ] {
+            for size in [50, 1024] {
+                let (with, without) = (model(), model());
+                let with = talk::<HEAD>(&*with, &[request.as_bytes()], size);
+                let without = talk_to::<HEAD>(&WithoutTexts(&without), &[request.as_bytes()], size);
+                let statuses = [&with, &without].map(|talk| status_of(&talk.sent));
+                assert_eq!(statuses[0], statuses[1], "{request}");
+                if with.sent.starts_with(b"HTTP/1.1 200") {
+                    assert_eq!(with.sent, without.sent, "{request}");
+                }
+                assert_eq!(with.waits, without.waits, "{request}");
+            }
+        }
+    }
+}
+
+/// As far as the first answer's status.
+fn status_of(sent: &[u8]) -> &[u8] {
+    sent.split(|&byte| byte == b'\r').next().unwrap_or(sent)
+}
+
+#[test]
+fn a_program_without_texts_refuses_them() {
+    let model = model();
+    let program = WithoutTexts(&model);
+    let kinds = [
+        "allocs",
+        "block",
+        "goroutine",
+        "goroutineleak",
+        "heap",
+        "mutex",
+        "threadcreate",
+    ];
+    for kind in kinds {
+        for debug in ["1", "2", "-1"] {
+            let target = format!("/debug/pprof/{kind}?debug={debug}");
+            let answer = answer_of(&program, "GET", &target);
+            let text = "this program has no texts: ask without debug\n";
+            assert_eq!((answer.status, answer.text()), (501, text), "{target}");
+            let length = ("Content-Length", "45");
+            assert_eq!(headers(&answer), [TEXT, NOSNIFF, GO, length]);
+        }
+        for debug in ["0", "", "x"] {
+            let target = format!("/debug/pprof/{kind}?debug={debug}");
+            profile_in(&answer_of(&program, "GET", &target));
+        }
+    }
+    // As Go, of a CPU profile and of a trace there's no text in any program.
+    let profile = answer_of(&program, "GET", "/debug/pprof/profile?seconds=1&debug=1");
+    assert_eq!(profile.status, 200);
+}
+
+#[test]
+fn a_program_without_texts_lists_its_profiles() {
+    let model = model();
+    model.threads.view().add(StackId::LOST, 0, &[4]);
+    let page = answer_of(&WithoutTexts(&model), "GET", "/debug/pprof/");
+    assert_eq!(page.status, 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let links = page.text().lines().filter(|line| line.starts_with("<p>"));
+    let names: Vec<_> = links
+        .map(|line| line.split('"').nth(1).expect("a link"))
+        .collect();
+    let expected = [
+        "allocs",
+        "block",
+        "cmdline",
+        "goroutine",
+        "goroutineleak",
+        "heap",
+        "mutex",
+        "profile",
+        "symbol",
+        "threadcreate",
+    ];
+    assert_eq!(names, expected);
+    let lost = "<p><a href=\"threadcreate\">threadcreate</a>\n\
+        <br>picoprof: 4 of threadcreate's samples were lost\n";
+    assert!(page.text().contains(lost), "{}", page.text());
+    for name in names {
+        let target = format!("/debug/pprof/{name}?seconds=1");
+        assert_eq!(answer_of(&WithoutTexts(&model), "GET", &target).status, 200);
+    }
+}
+
+/// Who reads the answer only looks whether the number is zero.
+#[test]
+fn a_program_without_function_names_reads_no_addresses() {
+    let model = model();
+    let program = WithoutTexts(&model);
+    let get = answer_of(&program, "GET", "/debug/pprof/symbol?0x1001+0x1002");
+    assert_eq!((get.status, get.text()), (200, "num_symbols: 1\n"));
+    let head = answer_of(&program, "HEAD", "/debug/pprof/symbol?0x1001");
+    assert_eq!((head.status, head.text()), (200, ""));
+    for length in [0, 6, 60_000] {
+        let request = format!(
+            "POST /debug/pprof/symbol HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}\
+             GET /debug/pprof/cmdline HTTP/1.1\r\nHost: a\r\n\r\n",
+            "7".repeat(length)
+        );
+        let answers = answers_of(&program, request.as_bytes(), &["POST"]);
+        assert_eq!(answers.len(), 2, "{length}");
+        assert_eq!(answers[0].text(), "num_symbols: 1\n");
+        assert_eq!(answers[1].body, b"app\0-v\0file");
+    }
+    let unknown =
+        b"POST /debug/pprof/symbol HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(answers_of(&program, unknown, &["POST"])[0].status, 411);
+}
+
+/// Errors say what they are, and those that pass or can be helped also how.
+#[test]
+fn a_program_without_texts_has_short_errors() {
+    let model = model();
+    model.has_memory.set(false);
+    model.has_cpu_timer.set(false);
+    for (method, target, status, text) in [
+        ("GET", "/x", 404, "404 Not Found"),
+        ("GET", "/debug/pprof/nosuch", 404, "404 Not Found"),
+        ("PUT", "/debug/pprof/heap", 405, "Method Not Allowed\n"),
+        ("GET", "/debug/pprof/heap?seconds=0", 400, "400 Bad Request"),
+        (
+            "GET",
+            "/debug/pprof/heap?seconds=1",
+            500,
+            "no memory for a difference: ask without seconds\n",
+        ),
+        (
+            "GET",
+            "/debug/pprof/profile",
+            500,
+            "Could not enable CPU profiling: it is not available here\n",
+        ),
+    ] {
+        let answer = answer_of(&WithoutTexts(&model), method, target);
+        assert_eq!((answer.status, answer.text()), (status, text), "{target}");
+    }
 }
 
 /// What a client may send: requests of all kinds, some of them bent.

@@ -100,7 +100,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         let mut session = job.session;
         if let Some(before) = job.before {
             if source.subtract(before).is_none() {
-                return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
+                return self.explained(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
             }
             source.show(job.waits);
             // The difference is a copy, so from here on somebody else may begin, and clear the counters.
@@ -112,20 +112,25 @@ impl<'t, T: Target> Exchange<'t, T> {
     /// An answer that is not one of the handlers': without their header.
     #[inline(never)]
     pub(super) fn plain_error(&self, status: Status, text: &'static str) -> State<'t, T> {
+        let text = if T::TEXTS { text } else { status.text() };
         #[cfg(feature = "defmt")]
         defmt::debug!("picoprof: answered {} {}", status, text);
-        let text = if T::TEXTS { text } else { status.text() };
         self.send(Head::new(status, TEXT), Content::bytes(text.as_bytes()))
     }
 
     /// An error of the handlers, which `go tool pprof` shows.
     #[inline(never)]
     fn error(&self, status: Status, text: &'static str) -> State<'t, T> {
+        self.explained(status, if T::TEXTS { text } else { status.text() })
+    }
+
+    /// The same, with its text wherever there are none else: about what is there at other times, or in other ways.
+    #[inline(never)]
+    fn explained(&self, status: Status, text: &'static str) -> State<'t, T> {
         #[cfg(feature = "defmt")]
         defmt::debug!("picoprof: answered {} {}", status, text);
         let mut head = Head::new(status, TEXT);
         head.is_pprof_error = true;
-        let text = if T::TEXTS { text } else { status.text() };
         self.send(head, Content::bytes(text.as_bytes()))
     }
 
@@ -244,7 +249,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         }
         if debug != 0 && !T::TEXTS {
             let text = "this program has no texts: ask without debug\n";
-            return self.error(Status::NOT_IMPLEMENTED, text);
+            return self.explained(Status::NOT_IMPLEMENTED, text);
         }
         if kind == Kind::Heap && is_set(b"gc") {
             self.target.collect();
@@ -289,7 +294,7 @@ impl<'t, T: Target> Exchange<'t, T> {
                         "Could not enable CPU profiling: it is not available here\n"
                     }
                 };
-                return self.error(Status::INTERNAL_SERVER_ERROR, text);
+                return self.explained(Status::INTERNAL_SERVER_ERROR, text);
             }
         };
         self.wait(Kind::Cpu, seconds, Waits::All, Some(session))
@@ -349,7 +354,7 @@ impl<'t, T: Target> Exchange<'t, T> {
         let before = Before::now(self.target, kind);
         if before.is_none() {
             if session.is_none() {
-                return self.error(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
+                return self.explained(Status::INTERNAL_SERVER_ERROR, NO_MEMORY);
             }
             if let Some(rows) = self.target.profiles().cpu {
                 rows.clear();
