@@ -30,8 +30,10 @@ pub trait Target {
     type Threads: AsRef<[Thread]> + fmt::Debug;
 
     /// Whether it answers with texts for people: `debug=1`, `debug=2`, and an index page that explains. False leaves out of
-    /// a program what makes them, which is a third of the flash memory that the endpoints take. Then `debug=1` is answered
-    /// with 501, the index page is a list of links, and all else is the same: `go tool pprof` asks for no texts.
+    /// a program what makes them, about a third of the flash memory that all of this takes. `debug=1` and `debug=2` are then
+    /// refused with 501, as it is the program that lacks something and not the request; the index page is a list of links, with what
+    /// is lost; errors are their statuses, but for those that pass or can be helped. All else is the same: `go tool pprof` asks
+    /// for no texts.
     const TEXTS: bool = true;
 
     /// Whether [`function_name`](Self::function_name) knows any. False leaves out of a program what reads the addresses that

@@ -1185,7 +1185,7 @@ fn a_program_without_texts_answers_alike() {
         ] {
             for size in [50, 1024] {
                 let (with, without) = (model(), model());
-                let with = talk::<HEAD>(&*with, &[request.as_bytes()], size);
+                let with = talk::<HEAD>(&with, &[request.as_bytes()], size);
                 let without = talk_to::<HEAD>(&WithoutTexts(&without), &[request.as_bytes()], size);
                 let statuses = [&with, &without].map(|talk| status_of(&talk.sent));
                 assert_eq!(statuses[0], statuses[1], "{request}");

@@ -54,6 +54,7 @@ pub(super) struct Sending<'t, T: Target> {
     clippy::large_enum_variant,
     reason = "there is no heap to put the large one in"
 )]
+// As of a connection's state, a byte says which.
 #[repr(u8)]
 pub(super) enum Content<'t, T: Target> {
     Bytes { bytes: &'t [u8], sent: usize },

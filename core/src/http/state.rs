@@ -15,6 +15,7 @@ use crate::time::Instant;
     reason = "there is no heap to put the large one in"
 )]
 #[derive(Debug)]
+// A byte says which: one that a 64-bit field has to spare takes more code to look at.
 #[repr(u8)]
 pub(super) enum State<'t, T: Target> {
     /// Waiting for a request.

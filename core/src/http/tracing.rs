@@ -19,7 +19,6 @@ const NANOS: u64 = 1_000_000_000;
 
 /// A trace that goes out while it is recorded, or what the flight recorder has.
 pub(super) struct Tracing<'t, T: Target> {
-    target: &'t T,
     encoder: TraceEncoder<'t, T>,
     /// The pointer is made where a trace begins, so that a program that takes none is without what encodes it.
     encode: Encode<'t, T>,
@@ -43,7 +42,6 @@ impl<'t, T: Target> Tracing<'t, T> {
         duration: Duration,
     ) -> Result<Self, TraceError> {
         Ok(Self {
-            target,
             encoder: TraceEncoder::new(target, span)?,
             encode: TraceEncoder::fill,
             until: now + duration,
@@ -90,7 +88,7 @@ impl<'t, T: Target> Tracing<'t, T> {
     /// Always, as there is one. The compiler knows of a program that takes none, which so is without all this.
     #[inline]
     fn is_possible(&self) -> bool {
-        self.target.trace().is_some()
+        self.encoder.target().trace().is_some()
     }
 }
 

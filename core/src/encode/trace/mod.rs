@@ -233,6 +233,11 @@ impl<'t, T: Target> TraceEncoder<'t, T> {
         Ok(encoder)
     }
 
+    /// Whose trace it is.
+    pub(crate) const fn target(&self) -> &'t T {
+        self.target
+    }
+
     /// Writes the next bytes to the front of `out`, which is not empty. Once `is_over`, nothing is recorded any more, and
     /// what was goes out. Never blocks.
     ///
