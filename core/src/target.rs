@@ -32,15 +32,15 @@ pub trait Target {
     /// Whether it answers with texts for people: `debug=1`, `debug=2`, and an index page that explains. False leaves out of
     /// a program what makes them, about a third of the flash memory that all of this takes. `debug=1` and `debug=2` are then
     /// refused with 501, as it is the program that lacks something and not the request; the index page is a list of links, with what
-    /// is lost; errors are their statuses, but for those that pass or can be helped. All else is the same: `go tool pprof` asks
-    /// for no texts.
+    /// is lost; errors are their statuses, but for those of what is in use, not on, or not available. All else is the same: `go
+    /// tool pprof` asks for no texts, and shows no more of an error than its status then.
     const TEXTS: bool = true;
 
     /// Whether [`function_name`](Self::function_name) knows any. False leaves out of a program what reads the addresses that
     /// `symbol` is asked for: the answer is the same without.
     const FUNCTION_NAMES: bool = true;
 
-    /// The tables. Where flash memory is small, answer a `static`: what copies the views one by one takes as much in each
+    /// The tables: always the same ones. Where flash memory is small, answer a `static`: what copies the views one by one takes as much in each
     /// place that asks, and of a `static` the compiler knows what there is.
     fn profiles(&self) -> Profiles<'_>;
 
@@ -128,7 +128,7 @@ pub trait Target {
     }
 
     /// What the reader of a profile should be told, such as why it is empty; "" if nothing. It is a comment in the
-    /// profile, and on the index page, so it should have no characters that mean something in HTML.
+    /// profile, and on the [long](Self::TEXTS) index page, so it should have no characters that mean something in HTML.
     fn note(&self, kind: Kind) -> &'static str {
         let _ = kind;
         ""
@@ -141,7 +141,7 @@ pub trait Target {
         ""
     }
 
-    /// Writes lines of HTML about the sampler to the index page: the unwinder in use, what was lost.
+    /// Writes lines of HTML about the sampler to the [long](Self::TEXTS) index page: the unwinder in use, what was lost.
     ///
     /// # Errors
     ///
@@ -193,7 +193,8 @@ impl core::error::Error for StartError {}
 
 /// What is known of a program's code: a view for one profile, with functions and strings numbered from 0.
 pub trait Symbols {
-    /// Whether there can be names: false leaves out of a program what looks for them.
+    /// Whether there can be names: false leaves out of a program what tells by them what a stack waits for, and so
+    /// whether `block` and `mutex` show it.
     const HAVE_NAMES: bool = true;
 
     /// The mapping with this number; the main program is the first.

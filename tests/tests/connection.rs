@@ -1296,6 +1296,44 @@ fn a_program_without_function_names_reads_no_addresses() {
     assert_eq!(answers_of(&program, unknown, &["POST"])[0].status, 411);
 }
 
+/// On a line that has no end, what is left of it would be the next request.
+#[test]
+fn a_body_is_read_where_the_connection_ends_with_the_answer() {
+    let model = model();
+    let lengths = [1, 600, 70_000];
+    for (target, lengths) in [("symbol", &lengths[..]), ("cmdline", &lengths[..2])] {
+        for &length in lengths {
+            for has_names in [true, false] {
+                let left = if has_names {
+                    left_of_a_body(&*model, target, length)
+                } else {
+                    left_of_a_body(&WithoutTexts(&model), target, length)
+                };
+                assert_eq!(left, 0, "{target}, {length}, {has_names}");
+            }
+        }
+    }
+}
+
+/// How much of a POST's body was not taken when its connection ended.
+fn left_of_a_body(program: &impl Target, target: &str, length: usize) -> usize {
+    let head = format!(
+        "POST /debug/pprof/{target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let bytes = [head.as_bytes(), &vec![b'7'; length]].concat();
+    let mut rest = bytes.as_slice();
+    let mut connection = Connection::<_, HEAD>::new(program).without_keep_alive();
+    loop {
+        rest = &rest[connection.receive(rest)..];
+        match connection.transmit(Instant::from_millis(0), &mut [0; 64]) {
+            Transmit::Close => return rest.len(),
+            Transmit::Wrote(_) => {}
+            Transmit::WantRead(_) => assert!(!rest.is_empty(), "it waits for more than there is"),
+            Transmit::WaitUntil(_) => unreachable!("nothing takes time"),
+        }
+    }
+}
+
 /// Errors say what they are, and those that pass or can be helped also how.
 #[test]
 fn a_program_without_texts_has_short_errors() {

@@ -175,7 +175,8 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                 State::Discarding {
                     remaining,
                     deadline,
-                } => self.discard(now, *remaining, *deadline),
+                    keep_alive,
+                } => self.discard(now, *remaining, *deadline, *keep_alive),
                 State::Closed => Some(Transmit::Close),
             };
             if let Some(answer) = answer {
@@ -278,11 +279,12 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
                 None => self.close(),
             },
             Fill::WaitUntil(time) => Some(Transmit::WaitUntil(time)),
-            Fill::Done if !sending.reply().keep_alive => self.close(),
+            // Where the connection ends, too: on a line that has no end, what is left would be the next request.
             Fill::Done => {
                 self.state = State::Discarding {
                     remaining: sending.reply().discard,
                     deadline: None,
+                    keep_alive: sending.reply().keep_alive,
                 };
                 None
             }
@@ -294,6 +296,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         now: Instant,
         remaining: u64,
         deadline: Option<Instant>,
+        keep_alive: bool,
     ) -> Option<Transmit> {
         let taken = usize::try_from(remaining)
             .unwrap_or(usize::MAX)
@@ -301,7 +304,11 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         self.consume(taken, 0..0);
         let remaining = remaining - taken as u64;
         if remaining == 0 {
-            self.state = State::Reading { limit: None };
+            self.state = if keep_alive {
+                State::Reading { limit: None }
+            } else {
+                State::Closed
+            };
             return None;
         }
         let deadline = deadline
@@ -313,6 +320,7 @@ impl<'t, T: Target, const HEAD: usize> Connection<'t, T, HEAD> {
         self.state = State::Discarding {
             remaining,
             deadline: Some(deadline),
+            keep_alive,
         };
         Some(Transmit::WantRead(deadline))
     }

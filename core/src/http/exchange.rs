@@ -196,12 +196,11 @@ impl<'t, T: Target> Exchange<'t, T> {
             BodyLength::Unknown => None,
         };
         let state = match length {
-            // There's nothing to look for in it.
-            Some(length) if !T::FUNCTION_NAMES => self.symbols(length),
             Some(length) => {
-                // The whole body is read for the answer: nothing of it is left to throw away.
+                // The whole body is read for the answer, and nothing of it is left to throw away; or there's nothing to look
+                // for in it.
                 let reply = Reply {
-                    discard: 0,
+                    discard: if T::FUNCTION_NAMES { 0 } else { length },
                     keep_alive: request.keep_alive,
                     ..self.reply
                 };
@@ -328,13 +327,13 @@ impl<'t, T: Target> Exchange<'t, T> {
                     TraceError::NoMemory => "Could not enable tracing: there is no memory for it\n",
                     TraceError::NotRecording => {
                         let text = "the flight recorder is not on: the program has to begin one, or ask without flight\n";
-                        return self.error(Status::NOT_FOUND, text);
+                        return self.explained(Status::NOT_FOUND, text);
                     }
                     TraceError::Unavailable => {
                         "Could not enable tracing: it is not available here\n"
                     }
                 };
-                return self.error(Status::INTERNAL_SERVER_ERROR, text);
+                return self.explained(Status::INTERNAL_SERVER_ERROR, text);
             }
         };
         let mut head = Head::new(Status::OK, BINARY);

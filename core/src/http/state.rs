@@ -34,6 +34,8 @@ pub(super) enum State<'t, T: Target> {
     Discarding {
         remaining: u64,
         deadline: Option<Instant>,
+        /// Another request may follow.
+        keep_alive: bool,
     },
     Closed,
 }
