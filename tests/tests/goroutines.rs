@@ -153,6 +153,21 @@ fn dumps_are_as_gos() {
     assert_eq!(dump(&model), expected.join("\n"));
 }
 
+/// It is shown where it was spawned, in what was about to wait for a lock.
+#[test]
+fn a_task_that_kept_no_waker_does_not_wait_for_what_its_spawner_does() {
+    let model = busy();
+    let lost = model.spawn("lost", &[LOCK, APP]).unwrap();
+    model.poll(lost, &[], false);
+    let dump = dump(&model);
+    let header = format!(
+        "goroutine {} [waiting (leaked)]:\n{}",
+        1_000_000_000 + model.tasks.named("lost").unwrap().id,
+        frames(&[LOCK, APP]),
+    );
+    assert!(dump.contains(&header), "{header} in {dump}");
+}
+
 #[test]
 fn tools_find_in_dumps_what_there_is() {
     let goroutines = parsed(&dump(&busy()));

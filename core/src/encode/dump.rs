@@ -212,6 +212,8 @@ impl<'t, T: Target> DumpEncoder<'t, T> {
             Goroutine::Task(task) => match task.state {
                 State::New | State::Woken => Wait::Runnable,
                 State::Running => Wait::Running,
+                // It shows where it was spawned: what that waits for is another's wait.
+                State::Pending if task.awaits_at == StackId::EMPTY => Wait::Unknown,
                 State::Pending => by_stack().unwrap_or(Wait::Unknown),
             },
         }
