@@ -168,7 +168,11 @@ pub(crate) fn slower(n: usize, threads: usize) {
     print("round_trip_ns", middle(ns.into_iter()));
 }
 
-/// Bytes of a trace for each event of it, where tasks play for three seconds.
+/// Games whose trace is weighed, and for how long it is taken.
+const GAMES: usize = 100;
+const TRACED: Duration = Duration::from_secs(3);
+
+/// Bytes of a trace for each event of it, where two tasks after two others play.
 pub(crate) fn size(threads: usize) {
     let (_server, address) = sample::serve();
     let runtime = runtime(threads);
@@ -177,9 +181,13 @@ pub(crate) fn size(threads: usize) {
             .expect("a response")
             .body
     });
+    // As many on any machine, as the numbers of tasks grow with each game; but no longer than the trace.
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(3) {
+    for _ in 0..GAMES {
         ping_pong(&runtime, 10_000, true);
+        if begin.elapsed() >= TRACED {
+            break;
+        }
     }
     let bytes = trace.join().expect("it does not panic");
     let trace = Trace::read(&bytes).expect("a trace");
